@@ -1,0 +1,96 @@
+# The one entry to this repository: `make help` lists what it can do.
+# Needs GNU make 3.81 or newer and a POSIX shell. Everything else is put into .venv by `setup`.
+
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+MAKEFLAGS += --no-print-directory
+
+# Which agent the demo talks to: the built-in `demo` needs no account.
+RUNTIME ?= demo
+# Arguments handed on to pytest: make test ARGS="tests/unit -k names"
+ARGS ?=
+
+BIN := .venv/bin
+PY := $(BIN)/python
+TREE := src tests scripts noxfile.py
+
+# A foreign module path must not leak into the environment we build.
+unexport PYTHONPATH PYTHONHOME
+export PYTHONUTF8 := 1
+# uv trusts the certificates that the system trusts, as pip does: a company's proxy works with both.
+export UV_SYSTEM_CERTS := 1
+# tmux and the agents draw UTF-8: without such a locale, take the one every system has.
+ifeq ($(findstring utf8,$(subst -,,$(subst UTF,utf,$(firstword $(LC_ALL) $(LC_CTYPE) $(LANG))))),)
+export LC_ALL := C.UTF-8
+endif
+
+say = @printf '==> %s\n' $(1)
+
+.PHONY: help
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z][a-z-]*:.*## /{printf "  make %-10s %s\n", $$1, $$2}' Makefile
+
+.PHONY: demo
+demo: setup tmux ## Watch a team of agents talk, offline (RUNTIME=claude for a real one)
+	@$(PY) -m iapeer.apps.tour $(RUNTIME)
+
+.PHONY: setup
+setup: ## Make .venv from the locked packages (does nothing when it is up to date)
+	@sh scripts/setup.sh
+
+.PHONY: tmux
+tmux: ## Make sure that tmux 3.2 or newer is there
+	@sh scripts/ensure_tmux.sh
+
+.PHONY: test
+test: setup tmux check ## Run the checks and all tests
+	$(call say,"tests")
+	@PYTHONWARNDEFAULTENCODING=1 $(PY) -m pytest -n 2 --dist worksteal $(ARGS)
+
+.PHONY: check
+check: setup ## Run the checks that run no product code: lint, format, types, layers
+	$(call say,"lint")
+	@$(PY) -m ruff check --quiet --output-format concise $(TREE)
+	$(call say,"format")
+	@$(PY) -m ruff format --check --quiet $(TREE) || { echo "the files above are not formatted: run 'make format'" >&2; exit 1; }
+	$(call say,"types")
+	@$(PY) -m mypy --no-error-summary
+	$(call say,"layers")
+	@$(BIN)/lint-imports --no-logo --cache-dir .cache/import_linter >.cache/layers.log 2>&1 || { cat .cache/layers.log; exit 1; }
+
+.PHONY: format
+format: setup ## Format the code and mend what can be mended
+	@$(PY) -m ruff check --fix --quiet --exit-zero $(TREE)
+	@$(PY) -m ruff format $(TREE)
+
+.PHONY: coverage
+coverage: setup tmux ## Run the tests and report the lines and branches they miss
+	@rm -f .coverage .coverage.*
+	@PYTHONWARNDEFAULTENCODING=1 $(PY) -m coverage run -m pytest -n 2 --dist worksteal $(ARGS)
+	@$(PY) -m coverage combine --quiet
+	@$(PY) -m coverage report
+
+.PHONY: matrix
+matrix: setup tmux ## Run checks and tests on Python 3.11, 3.12 and 3.13
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(PY) -m nox
+
+# `make lock` keeps what is pinned as far as it can; `make lock UPGRADE=1` takes the newest of everything.
+COMPILE = $(PY) -m uv pip compile pyproject.toml --quiet --universal --python-version 3.11 --generate-hashes \
+	--no-config --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" $(if $(UPGRADE),--upgrade)
+
+.PHONY: lock
+lock: setup ## Pin all packages anew from pyproject.toml (UPGRADE=1: newest versions)
+	$(call say,"requirements/runtime.txt")
+	@$(COMPILE) --output-file requirements/runtime.txt
+	$(call say,"requirements/dev.txt")
+	@$(COMPILE) --group dev --constraint requirements/runtime.txt --output-file requirements/dev.txt
+
+.PHONY: changelog
+changelog: setup ## Show the next release's changelog, assembled from changes/
+	@$(PY) -m towncrier build --draft
+
+.PHONY: clean
+clean: ## Remove .venv and everything that was generated
+	@rm -rf .venv .nox .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage .coverage.* build dist
+	@rm -rf __pycache__
+	@find src tests scripts -name __pycache__ -type d -prune -exec rm -rf {} +

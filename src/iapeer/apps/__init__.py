@@ -1,0 +1,1 @@
+"""Programs that live on the public API only."""

@@ -1,0 +1,44 @@
+"""What an ordinary verb works with: the settings of this host."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ..core import env
+from ..core.errors import ConfigError
+from ..core.settings import Settings, make_settings
+from ..storage.paths import Paths
+
+
+def load_settings(flags: Mapping[str, Any] | None = None) -> Settings:
+    """Merge defaults, `<root>/iapeer.toml`, the environment and `flags`.
+
+    Raises ConfigError naming the file or the variable.
+    """
+    base = make_settings(os.environ, flags=flags)
+    path = Paths(base.root).settings_file
+    values = _read(path)
+    return make_settings(os.environ, values, file_name=str(path), flags=flags) if values else base
+
+
+def is_sandbox() -> bool:
+    """Tell whether the environment forbids writing to the real root."""
+    return os.environ.get(env.TEST_SANDBOX) == "1"
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return {}
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} can't be read: {error}") from None
+    import tomllib
+
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path} is not valid TOML: {error}") from None

@@ -1,0 +1,180 @@
+"""`iapeer send`: one message to one peer, within the 40 ms a hook may cost.
+
+Nothing but os, json and the hot client is imported here (a test holds the list); whatever needs
+more is the daemon's work.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from ..core import env
+from ..core.errors import CallerError, IapeerError, InvalidInput, UsageError
+from . import output, wire
+
+TYPE_CHECKING = False  # typing costs `send` 3 ms; a type checker takes this name for true
+if TYPE_CHECKING:
+    from typing import Any
+
+    from .grammar import Call
+
+ANSWER_TIMEOUT_S = 60.0
+"""The daemon answers within 20 s, booting sessions included; the rest is for a busy machine."""
+
+FILE_MAX = 64_000
+"""Bytes of a message file: 16,000 characters take at most four each in UTF-8."""
+
+_PROFILE = os.path.join(".iapeer", "peer-profile.json")  # as in storage.paths, without pathlib
+_DELIVERED = frozenset({"landed", "seen"})
+_LOST = frozenset({"failed", "expired"})
+
+REASONS = {
+    "composer": "someone is typing there; it goes in when they are done",
+    "busy": "it is working and takes the next message when it has read this far",
+    "waking": "its session is starting",
+    "boot_limit": "other sessions are starting first",
+    "serial": "it takes one message at a time and others are before this one",
+    "stopped": "it was stopped; `iapeer start` lets messages in again",
+    "broken": "its session failed to start several times; `iapeer start` tries again",
+    "offline": "it is not connected",
+    "quota": "its account has reached a limit",
+    "api_error": "its model does not answer",
+}
+"""Why a message waits, in plain words, by the daemon's reason."""
+
+
+def send(call: Call) -> int:
+    """Send what the command line says and print what came of it."""
+    target = call.need("peer")
+    body: dict[str, Any] = {"to": target, "message": _message(call)}
+    for option in ("runtime", "topic", "key"):
+        if call.has(option):
+            body[option] = call.get(option)
+    if call.has("attachment"):
+        # The daemon lives in another folder: a relative path would mean nothing to it.
+        body["attachments"] = [os.path.abspath(path) for path in call.every("attachment")]
+    sender = _sender(call.get("from"))
+    if sender is not None:
+        body["from"] = sender
+    _check_text(body)
+    answer = wire.ask("POST", "/api/v1/send", body, timeout_s=ANSWER_TIMEOUT_S)
+    return _tell(answer, target, as_json=call.has("json"))
+
+
+def plain(state: str, reason: str) -> str:
+    """Return why a message is in a state, for a person: never empty."""
+    if reason:
+        return REASONS.get(reason, reason)
+    return "it is being handed over" if state == "in_flight" else "it is on its way"
+
+
+def _message(call: Call) -> str:
+    given = [name for name in ("text", "message", "message-file") if call.has(name)]
+    if len(given) != 1:
+        wrong = "no message is given" if not given else "the message is given more than once"
+        raise UsageError(wrong, hint="use one of --message <text> and --message-file <file>")
+    text = call.get(given[0]) or ""
+    return _read(text) if given[0] == "message-file" else text
+
+
+def _read(path: str) -> str:
+    """Return the text of a message file, `-` being stdin. Raises InvalidInput."""
+    what = "stdin" if path == "-" else f"message file {path}"
+    try:
+        # Descriptor 0 and not sys.stdin: its decoding depends on the locale, ours does not.
+        with open(0 if path == "-" else path, "rb", closefd=path != "-") as file:
+            data = file.read(FILE_MAX + 1)
+        if len(data) > FILE_MAX:
+            raise InvalidInput(
+                f"{what} is larger than {FILE_MAX} bytes, and a message holds 16000 characters",
+                hint="attach the file instead: --attachment <path>",
+            )
+        return data.decode("utf-8")
+    except OSError as error:
+        raise InvalidInput(f"{what} can't be read: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise InvalidInput(
+            f"{what} is not UTF-8 text (byte {error.start})", hint="attach it: --attachment <path>"
+        ) from None
+
+
+def _sender(stated: str | None) -> str | None:
+    """Return the identity to send as; None when the session's token says it.
+
+    Raises CallerError when nobody can be found to send as.
+    """
+    if stated is not None:
+        return stated
+    if os.environ.get(env.SESSION_TOKEN):
+        return None
+    identity = os.environ.get(env.PEER_IDENTITY) or _resident(os.getcwd())
+    if identity is None:
+        raise CallerError(
+            "no sender: this is no peer's session and no peer's folder",
+            hint="name a registered one with --from <runtime>-<peer>, or run it in a peer's folder",
+        )
+    return identity
+
+
+def _resident(folder: str) -> str | None:
+    """Return the identity of the peer that lives in `folder` or the nearest folder above it.
+
+    Raises CallerError for a profile that can't be read.
+    """
+    while True:
+        path = os.path.join(folder, _PROFILE)
+        # A profile of another account says nothing about who we are.
+        if os.path.exists(path) and os.stat(path).st_uid == os.geteuid():
+            return _identity_in(path)
+        above = os.path.dirname(folder)
+        if above == folder:
+            return None
+        folder = above
+
+
+def _identity_in(path: str) -> str:
+    import json
+
+    try:
+        with open(path, encoding="utf-8") as file:
+            profile = json.load(file)
+        runtime = profile.get("default_runtime") or profile["runtime"]
+        return f"{runtime}-{profile['personality']}"
+    except (OSError, ValueError, LookupError, AttributeError, TypeError):
+        raise CallerError(
+            f"{path} is no peer profile", hint="iapeer verify tells more, or use --from"
+        ) from None
+
+
+def _check_text(body: dict[str, Any]) -> None:
+    """Refuse bytes of the command line that are no text. Raises InvalidInput."""
+    for name, value in body.items():
+        for text in value if isinstance(value, list) else (value,):
+            try:
+                text.encode("utf-8")
+            except UnicodeEncodeError:
+                raise InvalidInput(f"the {name} is not UTF-8 text") from None
+
+
+def _tell(answer: dict[str, Any], target: str, *, as_json: bool) -> int:
+    """Print what came of it; `delivered` is said only where the daemon says landed or seen."""
+    state, reason = str(answer.get("state", "")), str(answer.get("reason") or "")
+    to = answer.get("delivered_to") or {}
+    where = f"{to.get('personality', target)} ({to.get('runtime', '?')})"
+    number = answer.get("message_id", "?")
+    if state in _LOST:
+        raise IapeerError(
+            f"message {number} to {where} {state}: {reason or 'no reason given'}",
+            hint=f"iapeer trace {number} tells its story",
+        )
+    again = ", already sent with this key" if answer.get("repeated") else ""
+    if as_json:
+        output.emit(answer)
+    elif state in _DELIVERED:
+        output.say(f"delivered to {where}{again}")
+    else:
+        output.say(f"queued for {where}, {state}: {plain(state, reason)} (message {number}{again})")
+    return 0
+
+

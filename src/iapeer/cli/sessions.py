@@ -1,0 +1,117 @@
+"""What a human does to sessions: attach, stop and start."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from ..core import env
+from ..core.errors import IapeerError, InvalidInput, TmuxError, UsageError
+from . import output, wire
+from .context import load_settings
+from .grammar import Call
+from .listing import fetch
+
+STOP_TIMEOUT_S = 60.0
+"""A stop takes effect within seconds; ending a session that lingers takes longer."""
+
+FIRST_WORD_S = 1.0
+NEXT_WORD_S = 10.0
+"""When a wait is first mentioned, and how often again."""
+
+
+def attach(call: Call) -> int:
+    """Wake the peer if it sleeps and become `tmux attach` on its session.
+
+    Returns only if that fails: the exit status is tmux's.
+    """
+    peer, runtime = call.need("peer"), call.get("runtime")
+    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+        raise InvalidInput("attach needs a terminal", hint=f"send it a message: iapeer send {peer}")
+    settings = load_settings()
+    with _progress(f"waking {peer}"):
+        point = _post(peer, "wake", runtime, settings.boot_deadline_s + STOP_TIMEOUT_S)
+    output.warn(f"{'woke + ' if point.get('woke') else ''}attaching {point['identity']}…")
+    output.flush()
+    environ = {key: value for key, value in os.environ.items() if key not in {"TMUX", "TMUX_PANE"}}
+    arguments = [settings.tmux, "-S", point["socket"], "attach", "-t", f"={point['session']}"]
+    try:
+        os.execvpe(settings.tmux, arguments, environ)
+    except OSError as error:
+        raise TmuxError(
+            f"{settings.tmux} can't be run: {error.strerror}",
+            hint=f"install tmux, or name it in {env.TMUX}",
+        ) from None
+
+
+def stop(call: Call) -> int:
+    """End sessions and refuse further messages."""
+    return _for_each(call, "stop")
+
+
+def start(call: Call) -> int:
+    """Allow messages again."""
+    return _for_each(call, "start")
+
+
+def _for_each(call: Call, verb: str) -> int:
+    """Do the verb to the named peer or to all; a peer that fails does not spare the others.
+
+    Returns 1 when one failed.
+    """
+    if call.has("all") == call.has("peer"):
+        raise UsageError(f"{verb} takes the name of a peer, or --all for every one")
+    names = [row.personality for row in fetch()] if call.has("all") else [call.need("peer")]
+    results: list[dict[str, Any]] = []
+    failed = False
+    for name in names:
+        try:
+            answer = _post(name, verb, call.get("runtime"), STOP_TIMEOUT_S)
+        except IapeerError as error:
+            if not call.has("all"):
+                raise
+            output.fail(verb, f"{name}: {error.message}", error.hint)
+            failed = True
+            continue
+        actions: dict[str, str] = answer["actions"]
+        results.extend(
+            {"personality": name, "runtime": runtime, "action": action}
+            for runtime, action in actions.items()
+        )
+    if call.has("json"):
+        output.emit(results)
+    else:
+        for done in results:
+            output.say(f"{done['personality']} ({done['runtime']}): {done['action']}")
+        if not names:
+            output.say("no peers registered")
+    return 1 if failed else 0
+
+
+def _post(peer: str, verb: str, runtime: str | None, timeout_s: float) -> dict[str, Any]:
+    body = {} if runtime is None else {"runtime": runtime}
+    return wire.ask("POST", wire.peer_path(peer, verb), body, timeout_s=timeout_s)
+
+
+@contextmanager
+def _progress(doing: str) -> Iterator[None]:
+    """Say on stderr what is being waited for, if it takes longer than a moment."""
+    done = threading.Event()
+
+    def talk() -> None:
+        waited_s = FIRST_WORD_S
+        while not done.wait(FIRST_WORD_S if waited_s == FIRST_WORD_S else NEXT_WORD_S):
+            output.warn(f"{doing}…" + (f" ({waited_s:.0f} s)" if waited_s > FIRST_WORD_S else ""))
+            waited_s += NEXT_WORD_S
+
+    talker = threading.Thread(target=talk, daemon=True)
+    talker.start()
+    try:
+        yield
+    finally:
+        done.set()
+        talker.join()

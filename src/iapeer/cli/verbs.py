@@ -1,0 +1,231 @@
+"""The table of verbs: what each is for, what it takes, and which function does it.
+
+Help, parsing and the reference page are made from these values; a handler is named by a string
+(`module:function` below `iapeer.cli`), so that a verb loads only what it needs. Plain classes on
+purpose: `send` reads this table too, and dataclasses or msgspec would cost it half its budget.
+"""
+
+from __future__ import annotations
+
+
+class Argument:
+    """One positional word of a verb."""
+
+    __slots__ = ("is_required", "name", "text")
+
+    def __init__(self, name: str, text: str, *, is_required: bool = True) -> None:
+        self.name = name
+        self.text = text
+        self.is_required = is_required
+
+
+class Option:
+    """One `--flag` of a verb; without `metavar` it is a boolean that takes no value."""
+
+    __slots__ = ("is_repeatable", "metavar", "name", "text")
+
+    def __init__(
+        self, name: str, text: str, metavar: str = "", *, is_repeatable: bool = False
+    ) -> None:
+        self.name = name
+        self.text = text
+        self.metavar = metavar
+        self.is_repeatable = is_repeatable
+
+    @property
+    def flag(self) -> str:
+        """The option as it is typed."""
+        return f"--{self.name}"
+
+
+class Verb:
+    """One verb, complete; `handler` takes a `Call` and returns the exit status."""
+
+    __slots__ = ("arguments", "examples", "handler", "name", "notes", "options", "purpose")
+
+    def __init__(  # noqa: PLR0913 - a record, built by keyword in the table below and nowhere else
+        self,
+        name: str,
+        *,
+        purpose: str,
+        handler: str,
+        examples: tuple[str, ...],
+        arguments: tuple[Argument, ...] = (),
+        options: tuple[Option, ...] = (),
+        notes: str = "",
+    ) -> None:
+        self.name = name
+        self.purpose = purpose
+        self.handler = handler
+        self.examples = examples
+        self.arguments = arguments
+        self.options = options
+        self.notes = notes
+
+
+_PEER = Argument("peer", "name of the peer")
+_RUNTIME = Argument("runtime", "only this runtime of the peer", is_required=False)
+_JSON = Option("json", "print JSON")
+
+VERBS: tuple[Verb, ...] = (
+    Verb(
+        "send",
+        purpose="Send a message to a peer.",
+        handler="send:send",
+        arguments=(
+            Argument("peer", "name of the peer that is to get it"),
+            Argument("text", "the message, if no option gives it", is_required=False),
+        ),
+        options=(
+            Option("message", "the message", "text"),
+            Option("message-file", "read the message from a UTF-8 file; - is stdin", "file"),
+            Option("from", "send as this registered identity, e.g. claude-bob", "identity"),
+            Option("runtime", "the recipient's runtime; default: its own choice", "id"),
+            Option("topic", "subject of the conversation, at most 200 characters", "text"),
+            Option("attachment", "path of a file to point at; repeatable", "path", is_repeatable=True),
+            Option("key", "idempotency key: the same key sends once in 24 hours", "key"),
+            _JSON,
+        ),
+        notes=(
+            "Give the message exactly once. A value that begins with -- needs the = form:"
+            " --message='--force is a flag'.\n"
+            "Without --from the sender is the session this runs in, else the peer that lives in"
+            " this folder or one above it."
+        ),
+        examples=(
+            'iapeer send bob --message "The build is green."',
+            "git diff | iapeer send reviewer --message-file - --topic review",
+        ),
+    ),
+    Verb(
+        "list",
+        purpose="List the peers of this host and what they are doing.",
+        handler="listing:list_peers",
+        options=(_JSON,),
+        notes="● live   ◐ booting   ○ asleep   ✕ stopped   ! broken   ? unknown (no daemon)",
+        examples=("iapeer list", "iapeer list --json"),
+    ),
+    Verb(
+        "create",
+        purpose="Create a peer with a folder of its own.",
+        handler="peers:create",
+        arguments=(Argument("name", "name of the new peer"),),
+        options=(
+            Option("runtime", "which agent program it runs; default: the one installed", "id"),
+            Option("path", "its folder; the last part must be the name", "folder"),
+            Option("description", "what the others should ask it for", "text"),
+            Option("intelligence", "artificial, natural or absent", "kind"),
+            _JSON,
+        ),
+        examples=(
+            'iapeer create bob --runtime claude --description "Reviews pull requests"',
+            "iapeer create web-api --path ~/src/web-api",
+        ),
+    ),
+    Verb(
+        "init",
+        purpose="Make an existing folder a peer; the folder's name becomes the peer's.",
+        handler="peers:init",
+        arguments=(
+            Argument("folder", "the folder; default: this one", is_required=False),
+        ),
+        options=(
+            Option("runtime", "which agent program it runs; default: the one installed", "id"),
+            Option("description", "what the others should ask it for", "text"),
+            Option("intelligence", "artificial, natural or absent", "kind"),
+            _JSON,
+        ),
+        notes="Doing it again changes nothing that is already there.",
+        examples=("iapeer init", "iapeer init ~/src/web-api --runtime codex"),
+    ),
+    Verb(
+        "remove",
+        purpose="End and unregister a peer; its folder is kept.",
+        handler="peers:remove",
+        arguments=(_PEER,),
+        options=(Option("force", "also when it is live"), _JSON),
+        notes="Asks nothing. Undelivered messages to the peer fail and their senders are told.",
+        examples=("iapeer remove bob", "iapeer remove bob --force"),
+    ),
+    Verb(
+        "rename",
+        purpose="Rename a sleeping peer; its messages and marks stay its own.",
+        handler="peers:rename",
+        arguments=(_PEER, Argument("new-name", "its new name")),
+        options=(_JSON,),
+        examples=("iapeer rename bob robert", "iapeer rename bob robert --json"),
+    ),
+    Verb(
+        "verify",
+        purpose="Check the profiles of all peers against the index.",
+        handler="verifying:verify",
+        options=(
+            Option("fix", "bring the index in line with the profiles"),
+            _JSON,
+        ),
+        examples=("iapeer verify", "iapeer verify --fix"),
+    ),
+    Verb(
+        "attach",
+        purpose="Open a peer's terminal; wakes the peer if it sleeps.",
+        handler="sessions:attach",
+        arguments=(_PEER, _RUNTIME),
+        notes="Leave with the tmux keys Ctrl-b d; the peer goes on.",
+        examples=("iapeer attach bob", "iapeer attach bob codex"),
+    ),
+    Verb(
+        "stop",
+        purpose="End a peer's sessions and refuse further messages to it.",
+        handler="sessions:stop",
+        arguments=(Argument("peer", "name of the peer", is_required=False), _RUNTIME),
+        options=(Option("all", "every registered peer"), _JSON),
+        notes="Messages accepted before are held until it is started.",
+        examples=("iapeer stop bob", "iapeer stop --all"),
+    ),
+    Verb(
+        "start",
+        purpose="Allow messages to a stopped or broken peer again.",
+        handler="sessions:start",
+        arguments=(Argument("peer", "name of the peer", is_required=False), _RUNTIME),
+        options=(Option("all", "every registered peer"), _JSON),
+        examples=("iapeer start bob", "iapeer start --all"),
+    ),
+    Verb(
+        "trace",
+        purpose="Tell the story of one message.",
+        handler="trace:trace",
+        arguments=(Argument("message-id", "the id that send printed"),),
+        options=(_JSON,),
+        examples=("iapeer trace k3vq7m2xd4ta", "iapeer trace k3vq7m2xd4ta --json"),
+    ),
+    Verb(
+        "daemon",
+        purpose="Run the router of this root in the foreground.",
+        handler="daemonctl:daemon",
+        options=(Option("port", "TCP port on 127.0.0.1; 0: any free one", "number"),),
+        notes="Says READY on stderr when it answers; SIGTERM or Ctrl-C ends it in order.",
+        examples=("iapeer daemon", "iapeer daemon --port 0"),
+    ),
+    Verb(
+        "status",
+        purpose="Ask the daemon how it is; exit status 0 means healthy.",
+        handler="daemonctl:status",
+        options=(_JSON,),
+        examples=("iapeer status", "iapeer status --json"),
+    ),
+    Verb(
+        "version",
+        purpose="Print the version.",
+        handler="main:version",
+        examples=("iapeer version", "iapeer --version"),
+    ),
+    Verb(
+        "help",
+        purpose="Explain a verb, or list them all.",
+        handler="main:show_help",
+        arguments=(Argument("verb", "the verb to explain", is_required=False),),
+        examples=("iapeer help", "iapeer help send"),
+    ),
+)
+
+BY_NAME: dict[str, Verb] = {verb.name: verb for verb in VERBS}

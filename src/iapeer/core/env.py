@@ -1,0 +1,49 @@
+"""Names of all environment variables; no other module spells one out.
+
+stdlib-free on purpose: the hot client imports this module and nothing else of the package.
+"""
+
+from __future__ import annotations
+
+HOME = "HOME"
+ROOT = "IAPEER_ROOT"
+SOCK_DIR = "IAPEER_SOCK_DIR"
+DAEMON_SOCKET = "IAPEER_DAEMON_SOCKET"
+PORT = "IAPEER_PORT"
+BEARER_TOKEN = "IAPEER_BEARER_TOKEN"  # noqa: S105 - the name of a variable, not a secret
+DAEMON_LOG = "IAPEER_DAEMON_LOG"
+TEST_SANDBOX = "IAPEER_TEST_SANDBOX"
+TMUX = "IAPEER_TMUX"
+RUNTIMES_DIR = "IAPEER_RUNTIMES_DIR"
+FAULT = "IAPEER_FAULT"
+
+BOOT_DEADLINE_SECS = "IAPEER_BOOT_DEADLINE_SECS"
+BOOT_LIMIT = "IAPEER_BOOT_LIMIT"
+AUDIT_SECS = "IAPEER_AUDIT_SECS"
+TTL_SECS = "IAPEER_TTL_SECS"
+COMPOSER_TIMEOUT_MS = "IAPEER_COMPOSER_QUEUE_TIMEOUT_MS"
+COMPOSER_POLL_MS = "IAPEER_COMPOSER_QUEUE_POLL_MS"
+DELIVERY_LOG_MAX_BYTES = "IAPEER_DELIVERY_LOG_MAX_BYTES"
+DELIVERY_LOG_KEEP = "IAPEER_DELIVERY_LOG_KEEP"
+LIFECYCLE_LOG_MAX_BYTES = "IAPEER_LIFECYCLE_LOG_MAX_BYTES"
+LIFECYCLE_LOG_KEEP = "IAPEER_LIFECYCLE_LOG_KEEP"
+
+PEER_IDENTITY = "PEER_IDENTITY"
+PEER_PERSONALITY = "PEER_PERSONALITY"
+PEER_RUNTIME = "PEER_RUNTIME"
+SESSION_TOKEN = "PEER_TOKEN"  # noqa: S105 - the name of a variable, not a secret
+SESSION_ID = "PEER_SESSION"
+MCP_URL = "PEER_MCP_URL"
+
+PEER_VARIABLES = (
+    PEER_IDENTITY,
+    PEER_PERSONALITY,
+    PEER_RUNTIME,
+    SESSION_TOKEN,
+    SESSION_ID,
+    MCP_URL,
+)
+"""What a session is told about itself; never handed on to a process of another peer."""
+
+FOREIGN_PREFIXES = ("CLAUDE", "CODEX")
+"""Variables of an agent CLI that started us: inherited, they make a new CLI a child session."""

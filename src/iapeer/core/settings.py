@@ -1,0 +1,183 @@
+"""One frozen settings object, made once from defaults < file < environment < flags.
+
+Durations are seconds unless the name ends in `_ms`. The file is `<root>/iapeer.toml`; its keys
+are the field names of `Settings`. This module only merges values: reading is the caller's part.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from . import env
+from .errors import ConfigError
+
+DEFAULT_PORT = 8765
+"""The contract's fixed port; MCP clients are configured with a URL."""
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Everything that can be tuned, with the defaults a user gets."""
+
+    root: Path
+    home: Path
+    sock_dir: Path
+    daemon_socket: Path
+    runtimes_dir: Path
+    port: int = DEFAULT_PORT
+    bearer_token: str = ""
+    tmux: str = "tmux"
+    daemon_log: bool = False
+
+    max_body_bytes: int = 1 << 20
+    """Largest HTTP request body; a message is 16,000 characters, at most 64 KB."""
+
+    boot_deadline_s: float = 240.0
+    boot_limit: int = 4
+    """Sessions that may be booting at once on this host."""
+    boots_before_broken: int = 3
+    boot_backoff_s: float = 2.0
+    """First wait after a failed boot; doubles with jitter up to `boot_backoff_max_s`."""
+    boot_backoff_max_s: float = 60.0
+    audit_s: float = 60.0
+    step_s: float = 2.0
+    """No step of a lane may take longer."""
+    settle_ms: int = 300
+    """Longest wait between paste and Enter (measured: a gap of 0.3 s cures the swallowed Enter)."""
+    submit_ms: int = 1500
+    """How long one Enter may take to clear the composer before it is pressed again."""
+    evidence_s: float = 10.0
+    """After this a landed message without evidence is looked at again by the audit."""
+    window: int = 1
+    """Messages that may be landed and not seen per session of a volatile queue."""
+    wait_live_s: float = 3.0
+    wait_waking_s: float = 20.0
+    composer_poll_ms: int = 500
+    composer_timeout_ms: int = 120_000
+    busy_poll_ms: int = 250
+    ttl_s: float = 7 * 86400.0
+    body_retention_s: float = 30 * 86400.0
+    metadata_retention_s: float = 180 * 86400.0
+    key_retention_s: float = 86400.0
+    lane_mailbox: int = 1000
+    queue_limit: int = 5000
+    """Undelivered messages per recipient; one more is refused at send."""
+    notice_coalesce_s: float = 60.0
+    busy_timeout_s: float = 5.0
+    """How long a ledger connection waits for another process."""
+
+    log_max_bytes: int = 5 << 20
+    log_keep: int = 5
+
+
+_POSITIVE_INTS = {
+    env.BOOT_LIMIT: "boot_limit",
+    env.COMPOSER_TIMEOUT_MS: "composer_timeout_ms",
+    env.COMPOSER_POLL_MS: "composer_poll_ms",
+    env.DELIVERY_LOG_MAX_BYTES: "log_max_bytes",
+    env.DELIVERY_LOG_KEEP: "log_keep",
+}
+_POSITIVE_SECONDS = {
+    env.BOOT_DEADLINE_SECS: "boot_deadline_s",
+    env.AUDIT_SECS: "audit_s",
+    env.TTL_SECS: "ttl_s",
+}
+
+
+def make_settings(
+    environ: Mapping[str, str],
+    file_values: Mapping[str, Any] | None = None,
+    *,
+    file_name: str = "iapeer.toml",
+    flags: Mapping[str, Any] | None = None,
+) -> Settings:
+    """Merge the sources into settings.
+
+    A tuning variable of the environment that is no positive number is ignored in favour of the
+    default, as the contract says; a bad port, a bad file key or value is an error that names it.
+
+    Raises ConfigError.
+    """
+    home = Path(environ.get(env.HOME) or "/nonexistent")
+    root = Path(environ[env.ROOT]) if environ.get(env.ROOT) else home / ".iapeer"
+    if not root.is_absolute():
+        raise ConfigError(f"{env.ROOT}={root} is not an absolute path", hint="give a full path")
+    sock = environ.get(env.DAEMON_SOCKET)
+    values: dict[str, Any] = {
+        "root": root,
+        "home": home,
+        "sock_dir": Path(environ.get(env.SOCK_DIR) or root / "socks"),
+        "daemon_socket": Path(sock) if sock else root / "state" / "iapeer" / "router.sock",
+        "runtimes_dir": Path(environ.get(env.RUNTIMES_DIR) or root / "runtimes"),
+    }
+    values.update(_checked_file(file_values or {}, file_name, values))
+    values.update(_from_environment(environ))
+    values.update({k: v for k, v in (flags or {}).items() if v is not None})
+    return Settings(**values)
+
+
+def _checked_file(
+    file_values: Mapping[str, Any], file_name: str, base: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return the file's values, converted; ConfigError names the bad key."""
+    try:
+        merged = msgspec.convert(
+            {**{k: str(v) for k, v in base.items()}, **file_values}, Settings, dec_hook=_path
+        )
+    except msgspec.ValidationError as error:
+        raise ConfigError(
+            f"{file_name}: {error}", hint="remove the key or give a value of that type"
+        ) from None
+    for key in file_values:
+        value = getattr(merged, key)
+        if isinstance(value, int | float) and not isinstance(value, bool) and value < 0:
+            raise ConfigError(f"{file_name}: {key} = {value} must not be negative")
+    return {key: getattr(merged, key) for key in file_values}
+
+
+def _path(kind: type, value: Any) -> Any:
+    if kind is Path or issubclass(kind, Path):
+        return Path(value)
+    raise NotImplementedError
+
+
+def _from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, field in _POSITIVE_INTS.items():
+        text = environ.get(name, "")
+        if text.isascii() and text.isdigit() and int(text) > 0:
+            found[field] = int(text)
+    for name, field in _POSITIVE_SECONDS.items():
+        seconds = _seconds(environ.get(name, ""))
+        if seconds is not None:
+            found[field] = seconds
+    if environ.get(env.PORT):
+        found["port"] = parse_port(environ[env.PORT], env.PORT)
+    if environ.get(env.BEARER_TOKEN):
+        found["bearer_token"] = environ[env.BEARER_TOKEN]
+    if environ.get(env.TMUX):
+        found["tmux"] = environ[env.TMUX]
+    if environ.get(env.DAEMON_LOG):
+        found["daemon_log"] = True
+    return found
+
+
+def _seconds(text: str) -> float | None:
+    try:
+        value = float(text)
+    except ValueError:
+        return None
+    return value if 0 < value < float("inf") else None
+
+
+def parse_port(text: str, source: str) -> int:
+    """Return a TCP port, 0 meaning any free one.
+
+    Raises ConfigError naming `source`.
+    """
+    if not (text.isascii() and text.isdigit() and 0 <= int(text) <= 65535):
+        raise ConfigError(f"{source}={text!r} is no port", hint="use a number from 0 to 65535")
+    return int(text)

@@ -1,0 +1,1 @@
+"""Edges of the daemon: listeners, HTTP verbs, MCP, authentication."""

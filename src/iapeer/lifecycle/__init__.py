@@ -1,0 +1,1 @@
+"""When and whether a session runs: a pure rule table."""

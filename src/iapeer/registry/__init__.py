@@ -1,0 +1,1 @@
+"""Who exists: local profiles (source of truth) and the host index."""

@@ -1,0 +1,1 @@
+"""To whom and in what order: accept, lanes, waits."""

@@ -1,0 +1,225 @@
+"""The lane's hand in the ledger: every step of its messages, told to whoever waits.
+
+A method returns only after its transaction is on disk.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from sqlite3 import Connection
+from typing import TYPE_CHECKING
+
+from ..core.envelope import Envelope
+from ..core.identity import CORE_ADDRESS, Identity, parse_identity, read_intelligence
+from ..core.states import Event, HoldReason
+from ..storage.ledger import marks, messages, queries
+from ..storage.ledger import sessions as rows
+from ..storage.ledger.rows import MessageRow, NewSession
+
+if TYPE_CHECKING:
+    from ..sessions.doors.inbox import InboxSession
+    from .services import LaneServices
+
+STOPPED = "stopped"
+"""The mark of an identity that takes no messages."""
+FAULT_KINDS = ("boot", "death")
+"""Deaths that count as faults: nobody meant them."""
+FAULT_WINDOW_S = 300.0
+MAX_ATTEMPTS = 5
+"""Hand-overs that ended without proof; then the message fails instead of going round for ever."""
+
+
+class Journal:
+    """One identity's messages, marks and faults."""
+
+    def __init__(self, uid: str, identity: Identity, services: LaneServices) -> None:
+        self.uid = uid
+        self.identity = identity
+        self._s = services
+        self._key = (uid, identity.runtime)
+
+    async def next(self) -> MessageRow | None:
+        """Return the oldest message that waits."""
+        found = await self._s.ledger.read(
+            lambda c: queries.pending(c, self.uid, self.identity.runtime, 1)
+        )
+        return found[0] if found else None
+
+    async def wants_reader(self) -> bool:
+        """Whether a session should be started: a notice of the core alone wakes nobody."""
+        waiting = await self._s.ledger.read(
+            lambda c: queries.pending(c, self.uid, self.identity.runtime)
+        )
+        return any(row.sender != CORE_ADDRESS for row in waiting)
+
+    async def outstanding(self, session_id: str) -> list[MessageRow]:
+        """Return what a session has in flight, or landed and not proven."""
+        return await self._s.ledger.read(lambda c: queries.outstanding(c, session_id))
+
+    async def hold(self, reason: HoldReason) -> None:
+        """Hold everything that waits, for one reason."""
+        now = self._s.clock.now()
+        changed = await self._s.ledger.write(
+            lambda c: messages.hold_pending(c, self.uid, self.identity.runtime, reason, now)
+        )
+        if changed:
+            self._s.waits.lane_changed(self._key)
+
+    async def begin(self, row: MessageRow, session_id: str, door: str) -> int:
+        """Journal an attempt before it is made; returns its number."""
+        now = self._s.clock.now()
+        return await self._s.ledger.write(
+            lambda c: messages.begin_attempt(c, row.id, session_id, door, now)
+        )
+
+    async def advance(
+        self,
+        row: MessageRow,
+        event: Event,
+        *,
+        reason: str = "",
+        evidence: str = "",
+        final: bool = False,
+        dup: bool = False,
+    ) -> MessageRow:
+        """Take one step of the table and tell the waiter."""
+        now = self._s.clock.now()
+        after = await self._s.ledger.write(
+            lambda c: messages.advance(
+                c,
+                row.id,
+                event,
+                now=now,
+                reason=reason,
+                door=row.door,
+                evidence=evidence,
+                mark_dup=dup,
+                final=final,
+            )
+        )
+        self._s.waits.changed(row.id)
+        return after
+
+    async def return_all(
+        self, unproven: Sequence[MessageRow], marked: frozenset[str], reason: str
+    ) -> None:
+        """Give messages back, those in `marked` as possibly shown; too many attempts fail."""
+        now = self._s.clock.now()
+
+        def give(conn: Connection) -> list[MessageRow]:
+            after = []
+            for row in unproven:
+                dup = row.id in marked
+                back = messages.advance(
+                    conn, row.id, Event.RETURN, now=now, reason=reason, mark_dup=dup
+                )
+                if back.attempt >= MAX_ATTEMPTS:
+                    why = f"{back.attempt} attempts without proof; last: {reason}"
+                    back = messages.advance(conn, row.id, Event.FAIL, now=now, reason=why)
+                after.append(back)
+            return after
+
+        for row in await self._s.ledger.write(give):
+            self._s.waits.changed(row.id)
+            if row.state == "failed":
+                self._s.tell_sender(row)
+
+    async def observed(self, session_id: str, seen: Sequence[tuple[MessageRow, str]]) -> None:
+        """Take messages as seen, each with its evidence."""
+        now = self._s.clock.now()
+
+        def see(conn: Connection) -> None:
+            for row, evidence in seen:
+                messages.advance(
+                    conn, row.id, Event.SEE, now=now, door=row.door, evidence=evidence
+                )
+
+        if seen:
+            await self._s.ledger.write(see)
+            for row, _ in seen:
+                self._s.waits.changed(row.id)
+
+    async def set_offset(self, session_id: str, offset: int) -> None:
+        """Remember how far a session's record was read."""
+
+        def store(conn: Connection) -> None:
+            row = rows.get_session(conn, session_id)
+            if row is not None:
+                rows.set_offset(conn, session_id, row.transcript, row.native_id, offset)
+
+        await self._s.ledger.write(store)
+
+    async def fault(self, kind: str, detail: str) -> None:
+        """Remember that a boot failed or a session died by nobody's will."""
+        now = self._s.clock.now()
+        await self._s.ledger.write(
+            lambda c: marks.record_death(c, self.uid, self.identity.runtime, kind, now, detail)
+        )
+
+    async def faults(self) -> tuple[int, float]:
+        """Return how many faults the window holds and the wall time of the newest."""
+        since = self._s.clock.now() - FAULT_WINDOW_S
+        found = await self._s.ledger.read(
+            lambda c: marks.deaths_since(c, self.uid, self.identity.runtime, since, FAULT_KINDS)
+        )
+        return len(found), found[-1].at if found else 0.0
+
+    async def mark_stopped(self) -> None:
+        """Refuse new messages from now on."""
+        now = self._s.clock.now()
+        await self._s.ledger.write(
+            lambda c: marks.set_mark(c, self.uid, self.identity.runtime, STOPPED, now)
+        )
+
+    async def clear_stopped(self) -> None:
+        """Take messages again and forget old faults."""
+
+        def clear(conn: Connection) -> None:
+            marks.clear_mark(conn, self.uid, self.identity.runtime, STOPPED)
+            marks.clear_deaths(conn, self.uid, self.identity.runtime)
+
+        await self._s.ledger.write(clear)
+
+    async def open_stream(self, session: InboxSession) -> None:
+        """Store an inbox stream as a session that is ready; it holds no token of its own."""
+        now = self._s.clock.now()
+        new = NewSession(
+            id=session.id,
+            uid=self.uid,
+            runtime=self.identity.runtime,
+            personality=self.identity.personality,
+            token_sha256="",
+            cwd="",
+            socket="",
+            mode="stream",
+            started_at=now,
+        )
+
+        def open_row(conn: Connection) -> None:
+            rows.open_session(conn, new)
+            rows.mark_ready(conn, new.id, now)
+
+        await self._s.ledger.write(open_row)
+
+    async def close_stream(self, session: InboxSession, cause: str) -> None:
+        """End a stream's row."""
+        now = self._s.clock.now()
+        await self._s.ledger.write(lambda c: rows.end_session(c, session.id, cause, now))
+
+
+def envelope_of(row: MessageRow) -> Envelope:
+    """Return a stored message as the reader gets it; the mark is set when it may be a second time."""
+    sender = parse_identity(row.sender)
+    if sender is None:
+        raise ValueError(f"message {row.id} has no valid sender: {row.sender!r}")
+    return Envelope(
+        from_personality=sender.personality,
+        from_runtime=sender.runtime,
+        from_intelligence=read_intelligence(row.intelligence),
+        body=row.body,
+        attachments=row.attachments,
+        topic=row.topic,
+        ts=row.accepted_ts,
+        id=row.id,
+        dup="maybe" if row.dup else None,
+    )

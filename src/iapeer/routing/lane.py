@@ -1,0 +1,455 @@
+"""One identity's lane: an actor that takes one short step at a time and never waits.
+
+Boots, deaths and evidence are watched by children that post reports; orders from outside overtake
+work. Only the lane changes the state of its messages after they were accepted, so no two steps
+can disagree about one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sys
+import traceback
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..core.errors import IapeerError, LaunchFailed, SendRefused, SessionGone, TmuxError
+from ..core.identity import Identity
+from ..core.states import HoldReason
+from ..sessions.doors.inbox import InboxSession
+from ..sessions.follow import TranscriptFollower
+from ..sessions.model import LaunchRequest, TmuxSession
+from ..storage.ledger import sessions as rows
+from ..storage.ledger.rows import SessionRow
+from . import endings
+from .delivery import Deliverer
+from .journal import Journal
+from .letters import (
+    Attached,
+    BootBegan,
+    Booted,
+    BootFailed,
+    Control,
+    Detached,
+    Died,
+    Observed,
+    Order,
+    Report,
+    Session,
+    Verb,
+)
+from .presence import Boot, Phase, Presence
+
+if TYPE_CHECKING:
+    from .services import LaneServices
+
+ADOPT_RETRY_S = 1.0
+"""Between two looks at a session whose life could not be found out; unknown is not dead."""
+
+
+class Lane:
+    """Everything about one identity, in one place, one step at a time."""
+
+    def __init__(self, uid: str, identity: Identity, services: LaneServices) -> None:
+        self.uid = uid
+        self.identity = identity
+        self.key = (uid, identity.runtime)
+        self.phase = Phase.ASLEEP
+        self.session: Session | None = None
+        self._s = services
+        self._journal = Journal(uid, identity, services)
+        self._deliverer = Deliverer(self._journal, services)
+        self._control: deque[Control] = deque()
+        self._reports: deque[Report] = deque()
+        self._awake = asyncio.Event()
+        self._work = True
+        self._look_at: float | None = None
+        self._boot: asyncio.Task[None] | None = None
+        self._boot_reason = HoldReason.WAKING
+        self._adoptee: SessionRow | None = None
+        self._wakers: list[asyncio.Future[str]] = []
+        self.stopped = False
+
+    # -- what others may call: never waits, never fails -------------------------------------
+
+    def work(self) -> None:
+        """There may be something to deliver."""
+        self._work = True
+        self._awake.set()
+
+    def order(self, verb: Verb) -> asyncio.Future[str]:
+        """Post an order; the future holds what came of it. Overtakes all work."""
+        done: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        if len(self._control) >= self._s.settings.lane_mailbox:
+            done.set_exception(
+                SendRefused(
+                    f"{self.identity.address} has too many orders waiting",
+                    hint="try again in a moment",
+                    code="busy",
+                )
+            )
+            return done
+        self.post(Order(verb, done))
+        return done
+
+    def post(self, control: Control) -> None:
+        """Post an order or a change of an inbox stream."""
+        self._control.append(control)
+        self._awake.set()
+
+    def observe(self, observed: Observed) -> None:
+        """Post evidence; bounded by what is in flight, the oldest overflow is re-read at a death."""
+        self._report(observed)
+
+    def adopt(self, row: SessionRow) -> None:
+        """Before `run`: the ledger says that this session lives."""
+        self._adoptee = row
+        self.phase = Phase.ADOPTING
+
+    # -- the actor --------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Take steps until cancelled; an error in one step is told and the lane goes on."""
+        try:
+            while True:
+                try:
+                    await self._step()
+                except Exception as error:  # noqa: BLE001 - the root of this task
+                    self._tell(error)
+                    self._look_in(self._s.settings.busy_poll_ms / 1000)
+        finally:
+            await self._cancel_boot()
+            if self.session is not None:
+                self.session.release()
+
+    async def _step(self) -> None:
+        await self._until_due()
+        while self._control:
+            await self._on_control(self._control.popleft())
+        while self._reports and not self._control:
+            await self._on_report(self._reports.popleft())
+        if self._work and not self._control and not self._reports:
+            self._work = False
+            await self._pump()
+
+    async def _until_due(self) -> None:
+        if self._work or self._control or self._reports:
+            return
+        self._awake.clear()
+        left = None
+        if self._look_at is not None:
+            left = self._look_at - self._s.clock.monotonic()
+        try:
+            await asyncio.wait_for(self._awake.wait(), left)
+        except TimeoutError:
+            self._look_at = None
+            self._work = True
+
+    def _look_in(self, seconds: float) -> None:
+        at = self._s.clock.monotonic() + seconds
+        self._look_at = at if self._look_at is None else min(at, self._look_at)
+
+    def _report(self, report: Report) -> None:
+        if len(self._reports) >= self._s.settings.lane_mailbox:
+            self._reports.popleft()
+        self._reports.append(report)
+        self._awake.set()
+
+    async def _pump(self) -> None:
+        """One step of work."""
+        if self.stopped:
+            await self._journal.hold(HoldReason.STOPPED)
+        elif self.phase == Phase.ADOPTING:
+            await self._adopt()
+        elif self.phase == Phase.BOOTING:
+            await self._journal.hold(self._boot_reason)
+        elif self.phase == Phase.LIVE and self.session is not None:
+            try:
+                again_s = await self._deliverer.step(self.session)
+            except SessionGone:
+                await self._on_death(self.session.id)
+                return
+            except TmuxError as error:
+                # No answer is no proof: hold and look again.
+                self._tell(error)
+                again_s = self._s.settings.busy_poll_ms / 1000
+            if again_s is not None:
+                self._look_in(again_s)
+        elif await self._journal.wants_reader():
+            await self._wake()
+
+    # -- coming up --------------------------------------------------------------------------
+
+    async def _wake(self) -> None:
+        spec = self._s.catalog.get(self.identity.runtime)
+        faults, last = await self._journal.faults()
+        presence = Presence(
+            stopped=self.stopped,
+            connects_itself=spec.kind == "service",
+            faults=faults,
+            last_fault_at=last,
+        )
+        answer = self._s.decide(presence, self._s.clock.now())
+        if isinstance(answer, Boot):
+            self._begin_boot()
+            await self._journal.hold(self._boot_reason)
+            return
+        await self._journal.hold(answer.reason)
+        if answer.retry_s is not None:
+            self._look_in(answer.retry_s)
+
+    def _begin_boot(self) -> None:
+        free = self._s.launcher.boot_slot_free
+        self._boot_reason = HoldReason.WAKING if free else HoldReason.BOOT_LIMIT
+        self.phase = Phase.BOOTING
+        self._boot = asyncio.create_task(self._bring_up(), name=f"boot {self.identity.address}")
+
+    async def _bring_up(self) -> None:
+        """The boot child: posts exactly one of `Booted`, `BootFailed`, unless it is cancelled."""
+        try:
+            record = self._s.registry.snapshot(allow_stale=True).find(self.identity.personality)
+            if record is None:
+                raise LaunchFailed(f"{self.identity.address} is not registered any more")
+            spec = self._s.catalog.get(self.identity.runtime)
+            request = LaunchRequest(uid=self.uid, identity=self.identity, cwd=Path(record.cwd))
+            async with self._s.launcher.permit():
+                self._report(BootBegan())
+                session = await self._s.launcher.launch(request, spec)
+        except LaunchFailed as error:
+            self._report(BootFailed(error))
+        except Exception as error:  # noqa: BLE001 - the root of this task
+            self._tell(error)
+            message = error.message if isinstance(error, IapeerError) else repr(error)
+            self._report(BootFailed(LaunchFailed(f"{self.identity.address}: {message}")))
+        else:
+            self._report(Booted(session))
+
+    async def _cancel_boot(self) -> None:
+        """Take a boot back. One that is ready already is ended like a live session."""
+        boot, self._boot = self._boot, None
+        if boot is None:
+            return
+        boot.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await boot
+        for report in [r for r in self._reports if isinstance(r, Booted)]:
+            self._reports.remove(report)
+            await self._s.launcher.end(report.session, "boot:cancelled")
+        if self.phase == Phase.BOOTING:
+            self.phase = Phase.ASLEEP
+
+    async def _adopt(self) -> None:
+        row = self._adoptee
+        if row is None:
+            self.phase = Phase.ASLEEP
+            return
+        try:
+            spec = self._s.catalog.get(self.identity.runtime)
+            session = await self._s.launcher.adopt(row, spec) if row.socket else None
+        except IapeerError as error:
+            self._tell(error)
+            await self._journal.hold(HoldReason.BUSY)
+            self._look_in(ADOPT_RETRY_S)
+            return
+        self._adoptee = None
+        if session is None:
+            await endings.bury(row, self._journal, self._s)
+            self.phase = Phase.ASLEEP
+        else:
+            self._s.log("adopt", identity=self.identity.address, session=session.id)
+            await self._go_live(session)
+        self._work = True
+
+    async def _go_live(self, session: Session) -> None:
+        """Watch the session's life and record, and begin to deliver."""
+        self.session, self.phase = session, Phase.LIVE
+        self._s.by_session[session.id] = self
+        session_id = session.id
+
+        def forget() -> None:
+            self._s.by_session.pop(session_id, None)
+
+        if isinstance(session, TmuxSession):
+            session.stops.append(forget)
+            for pid, start in (session.server, session.pane):
+                handle = self._s.deaths.watch(pid, start, lambda: self._report(Died(session_id)))
+                session.stops.append(handle.cancel)
+            await self._follow(session)
+        self._work = True
+
+    async def _follow(self, session: TmuxSession) -> None:
+        row = await self._s.ledger.read(lambda c: rows.get_session(c, session.id))
+        if row is None or not row.transcript or not session.spec.evidence.records:
+            return
+        session.follower = TranscriptFollower(
+            Path(row.transcript),
+            session.spec.evidence.records,
+            row.offset,
+            lambda facts, offset: self._report(Observed(session.id, tuple(facts), offset)),
+        )
+        session.stops.append(session.follower.stop)
+        session.follower.start(self._s.notifier)
+
+    # -- letters ----------------------------------------------------------------------------
+
+    async def _on_report(self, report: Report) -> None:
+        match report:
+            case BootBegan():
+                self._boot_reason = HoldReason.WAKING
+            case Booted(session):
+                self._boot = None
+                self._s.log("wake", **self._names(), mode="fresh", session=session.id)
+                await self._go_live(session)
+                self._answer_wakers(None)
+            case BootFailed(error):
+                self._boot, self.phase = None, Phase.ASLEEP
+                self._s.log("wake", **self._names(), mode="fail", reason=error.message)
+                await self._journal.fault("boot", error.message)
+                self._answer_wakers(error)
+            case Died(session_id):
+                await self._on_death(session_id)
+            case Observed():
+                await self._deliverer.observed(report)
+        self._work = True
+
+    async def _on_control(self, control: Control) -> None:
+        match control:
+            case Order(verb, done):
+                try:
+                    await self._obey(verb, done)
+                except Exception as error:
+                    if not done.done():
+                        done.set_exception(error)
+                    if not isinstance(error, IapeerError):
+                        raise
+            case Attached(session):
+                await self._on_attached(session)
+            case Detached(session_id):
+                if self.session is not None and self.session.id == session_id:
+                    await self._end("stream closed")
+        self._work = True
+
+    async def _obey(self, verb: Verb, done: asyncio.Future[str]) -> None:
+        match verb:
+            case Verb.WAKE:
+                await self._on_wake(done)
+            case Verb.STOP:
+                await self._journal.mark_stopped()
+                self.stopped = True
+                action = "stopped"
+                await self._end("stopped")
+                await self._journal.hold(HoldReason.STOPPED)
+                done.set_result(action)
+            case Verb.START:
+                await self._journal.clear_stopped()
+                self.stopped = False
+                done.set_result("started")
+            case Verb.END:
+                await self._end("removed")
+                done.set_result("ended")
+
+    async def _on_wake(self, done: asyncio.Future[str]) -> None:
+        """Answer when the session is up; a person who asks is not made to wait for a back-off."""
+        if self.stopped:
+            raise SendRefused(
+                f'"{self.identity.personality}" ({self.identity.runtime}) is stopped',
+                hint=f"iapeer start {self.identity.personality}",
+                code="stopped",
+            )
+        if self.phase == Phase.LIVE:
+            done.set_result("live")
+            return
+        if self._s.catalog.get(self.identity.runtime).kind == "service":
+            raise LaunchFailed(
+                f"{self.identity.address} connects by itself; there is no screen to attach to",
+                code="no_screen",
+            )
+        self._wakers.append(done)
+        if self.phase == Phase.ASLEEP:
+            self._begin_boot()
+
+    def _answer_wakers(self, error: LaunchFailed | None) -> None:
+        wakers, self._wakers = self._wakers, []
+        for done in wakers:
+            if done.done():
+                continue
+            if error is None:
+                done.set_result("woke")
+            else:
+                done.set_exception(error)
+
+    async def _on_attached(self, session: InboxSession) -> None:
+        if self.stopped:
+            session.end()
+            return
+        if self.session is not None:
+            await self._end("replaced by a newer stream")
+        await self._journal.open_stream(session)
+        await self._go_live(session)
+
+    async def _on_death(self, session_id: str) -> None:
+        session = self.session
+        if session is None or session.id != session_id or not isinstance(session, TmuxSession):
+            return
+        obituary = await endings.examine(session)
+        if obituary is None:
+            return
+        await self._leave(session, obituary.cause, obituary)
+        self._s.exits(obituary.log_fields(self.identity.address))
+        await self._journal.fault("death", obituary.describe())
+
+    async def _end(self, cause: str) -> None:
+        """End what runs or boots, deliberately."""
+        await self._cancel_boot()
+        self._answer_wakers(LaunchFailed(f"{self.identity.address}: {cause}", code="stopped"))
+        if self._adoptee is not None:
+            await endings.bury(self._adoptee, self._journal, self._s)
+            self._adoptee = None
+            self.phase = Phase.ASLEEP
+        if self.session is not None:
+            await self._leave(self.session, cause, None)
+
+    async def _leave(
+        self, session: Session, cause: str, obituary: endings.Obituary | None
+    ) -> None:
+        """Read the last evidence, give back what is unproven, clear the rest."""
+        self.session, self.phase = None, Phase.ASLEEP
+        if isinstance(session, TmuxSession) and session.follower is not None:
+            session.follower.read_new()
+            await self._drain_evidence(session.id)
+        await endings.give_back(session, self._journal, self._s, cause, obituary)
+        self._s.by_session.pop(session.id, None)
+        if isinstance(session, TmuxSession):
+            await self._s.launcher.end(session, cause)
+        else:
+            session.end()
+            await self._journal.close_stream(session, cause)
+        self._s.log("end", **self._names(), session=session.id, cause=cause)
+
+    async def _drain_evidence(self, session_id: str) -> None:
+        mine = [
+            r for r in self._reports if isinstance(r, Observed) and r.session_id == session_id
+        ]
+        for report in mine:
+            self._reports.remove(report)
+            await self._deliverer.observed(report)
+
+    def _names(self) -> dict[str, str]:
+        return {
+            "personality": self.identity.personality,
+            "identity": self.identity.address,
+            "runtime": self.identity.runtime,
+        }
+
+    def _tell(self, error: BaseException) -> None:
+        if isinstance(error, IapeerError):
+            self._s.log("lane-error", identity=self.identity.address, reason=str(error))
+            return
+        text = "".join(traceback.format_exception(error))
+        self._s.log("lane-error", identity=self.identity.address, reason=repr(error))
+        print(f"[iapeer] lane {self.identity.address}: {text}", file=sys.stderr)
+
+

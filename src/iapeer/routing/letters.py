@@ -1,0 +1,85 @@
+"""What a lane is told: orders from outside, reports from its own children."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from ..core.errors import LaunchFailed
+from ..sessions.doors.inbox import InboxSession
+from ..sessions.evidence import Fact
+from ..sessions.model import TmuxSession
+
+Session = TmuxSession | InboxSession
+
+
+class Verb(StrEnum):
+    """What an operator may order of a lane."""
+
+    STOP = "stop"
+    START = "start"
+    WAKE = "wake"
+    END = "end"
+    """End the session without a mark: before a remove or a rename."""
+
+
+@dataclass(frozen=True)
+class Order:
+    """One order; `done` gets the answer, or the error."""
+
+    verb: Verb
+    done: asyncio.Future[str] = field(compare=False)
+
+
+@dataclass(frozen=True)
+class Attached:
+    """A program opened its inbox stream."""
+
+    session: InboxSession
+
+
+@dataclass(frozen=True)
+class Detached:
+    """An inbox stream ended."""
+
+    session_id: str
+
+
+@dataclass(frozen=True)
+class BootBegan:
+    """The host's boot permit was given."""
+
+
+@dataclass(frozen=True)
+class Booted:
+    """A session is ready."""
+
+    session: TmuxSession
+
+
+@dataclass(frozen=True)
+class BootFailed:
+    """No session came of it."""
+
+    error: LaunchFailed
+
+
+@dataclass(frozen=True)
+class Died:
+    """The tmux server or the program of a session is gone."""
+
+    session_id: str
+
+
+@dataclass(frozen=True)
+class Observed:
+    """Facts of a session's own record or hook; `offset` is set by the follower only."""
+
+    session_id: str
+    facts: tuple[Fact, ...]
+    offset: int | None = None
+
+
+Control = Order | Attached | Detached
+Report = BootBegan | Booted | BootFailed | Died | Observed

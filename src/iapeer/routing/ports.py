@@ -1,0 +1,152 @@
+"""How the edges reach the heart, and how the heart reaches up: protocols and the values they carry.
+
+`host.py` is the only place that binds these to classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any, Protocol
+
+import msgspec
+
+from ..core.draft import Draft
+from ..core.outcomes import SendResult
+from ..registry.caller import Caller
+
+
+class PeerView(msgspec.Struct, frozen=True, kw_only=True):
+    """One line of `list`: a peer and what each of its runtimes is doing.
+
+    `statuses` maps runtime id to `live`, `asleep`, `stopped`, `booting` or `broken`.
+    """
+
+    personality: str
+    default_runtime: str
+    intelligence: str
+    description: str
+    cwd: str
+    runtimes: tuple[str, ...]
+    statuses: dict[str, str]
+    undelivered: int = 0
+
+
+class TraceStep(msgspec.Struct, frozen=True, kw_only=True):
+    """One step of a message's way. `at` is seconds since the epoch."""
+
+    at: float
+    state: str
+    event: str
+    reason: str = ""
+    door: str = ""
+    attempt: int = 0
+    evidence: str = ""
+
+
+class Trace(msgspec.Struct, frozen=True, kw_only=True):
+    """A message without its body, and every step it took so far."""
+
+    id: str
+    sender: str
+    recipient: str
+    state: str
+    reason: str
+    topic: str | None
+    length: int
+    dup: bool
+    accepted_ts: str
+    steps: tuple[TraceStep, ...]
+
+
+class AttachPoint(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a human attaches: run `tmux -S <socket> attach -t =<session>`."""
+
+    identity: str
+    socket: str
+    session: str
+    woke: bool
+
+
+class InboxMessage(msgspec.Struct, frozen=True, kw_only=True):
+    """What an inbox stream carries; `dup` is `maybe` when it may have been shown before."""
+
+    id: str
+    sender: str
+    intelligence: str
+    body: str
+    topic: str | None = None
+    attachments: tuple[str, ...] = ()
+    ts: str = ""
+    dup: str = ""
+
+
+class Postman(Protocol):
+    """Accepts messages; the one thing every entrance calls."""
+
+    async def send(
+        self, caller: Caller, draft: Draft, *, path: str, key: str | None = None
+    ) -> SendResult:
+        """Accept, then wait as long as the waiting rule says.
+
+        `path` names the entrance (`mcp`, `cli`, `http`). Raises InvalidInput, PeerNotFound,
+        SendRefused, RuntimeUnknown or StorageError; then nothing was accepted.
+        """
+
+    async def trace(self, message_id: str) -> Trace:
+        """Return the way of one message. Raises PeerNotFound when there is none of that id."""
+
+
+class Fleet(Protocol):
+    """What an operator may ask of the daemon about peers and their sessions."""
+
+    async def peers(self) -> list[PeerView]:
+        """Return every registered peer, sorted by name."""
+
+    async def stop(self, personality: str, runtime: str | None) -> dict[str, str]:
+        """Stop sessions and refuse further messages; returns runtime -> action."""
+
+    async def start(self, personality: str, runtime: str | None) -> dict[str, str]:
+        """Allow messages again and forget failed boots; returns runtime -> action."""
+
+    async def wake(self, personality: str, runtime: str | None) -> AttachPoint:
+        """Bring one session up (or find it live) for a human. Raises LaunchFailed."""
+
+    async def remove(self, personality: str, *, force: bool) -> dict[str, Any]:
+        """End, purge and unregister a peer. Raises PeerLive without `force`."""
+
+    async def rename(self, old: str, new: str) -> dict[str, Any]:
+        """Rename a sleeping peer everywhere. Raises PeerLive, PeerExists, PeerNotFound."""
+
+    async def status(self) -> dict[str, Any]:
+        """Return counts and versions for `status`: pid, version, live, undelivered, problems."""
+
+
+class Evidence(Protocol):
+    """Facts a session's own hooks report about itself."""
+
+    async def prompt_seen(self, session_id: str, text: str) -> int:
+        """Take ids of top-level envelopes in `text` as seen; returns how many were ours."""
+
+
+class Inbox(Protocol):
+    """The `inbox` door as the edge sees it."""
+
+    def open(self, caller: Caller) -> AsyncIterator[InboxMessage]:
+        """Stream this identity's messages until the consumer goes away.
+
+        A second stream of the same identity ends the first. Raises SendRefused for a runtime
+        that has no inbox door.
+        """
+
+    async def ack(self, caller: Caller, message_id: str) -> bool:
+        """Take the reader's word that it has the message; False when it was not in flight."""
+
+
+class Tokens(Protocol):
+    """Who a session token belongs to."""
+
+    async def caller_of(self, token: str) -> Caller | None:
+        """Return the identity of a live session's token, None when it is nobody's."""
+
+    async def registered(self, address: str) -> Caller:
+        """Return the caller of a registered address. Raises CallerError."""

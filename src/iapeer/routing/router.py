@@ -1,0 +1,304 @@
+"""Accept a message, then wait for what becomes of it.
+
+Everything that can be refused is refused before the ledger's commit; from then on nothing can be
+lost, and cancelling the call cancels only the wait.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from sqlite3 import Connection
+
+from ..core.clock import Clock
+from ..core.draft import Draft, validate
+from ..core.errors import InvalidInput, PeerNotFound, RuntimeUnknown, SendRefused, StorageError
+from ..core.identity import RESERVED_NAMES, Identity
+from ..core.ids import new_message_id
+from ..core.outcomes import SendResult
+from ..core.profile import RegistryRecord
+from ..core.settings import Settings
+from ..core.states import FINAL, HoldReason, MessageState
+from ..registry.caller import Caller
+from ..registry.index import Registry
+from ..runtimes.catalog import Catalog
+from ..sessions.launch import program_path
+from ..storage.ledger import marks, messages
+from ..storage.ledger.rows import MessageRow, NewMessage
+from ..storage.ledger.store import Ledger
+from ..storage.logs import LogFile, delivery_record
+from .lanes import Lanes
+from .ports import Trace, TraceStep
+from .presence import Phase
+from .waits import Key, Waits, is_answer
+
+STOPPED = "stopped"
+"""The mark of a peer that takes no messages."""
+
+
+@dataclass(frozen=True)
+class Guarded:
+    """What the router decides by."""
+
+    settings: Settings
+    clock: Clock
+    ledger: Ledger
+    registry: Registry
+    catalog: Catalog
+    environ: Mapping[str, str]
+
+
+class Router:
+    """The one way in for every entrance."""
+
+    def __init__(self, guarded: Guarded, lanes: Lanes, waits: Waits, log: LogFile) -> None:
+        self._g = guarded
+        self._lanes = lanes
+        self._waits = waits
+        self._log = log
+
+    async def send(
+        self, caller: Caller, draft: Draft, *, path: str, key: str | None = None
+    ) -> SendResult:
+        """Accept `draft` and wait by the waiting rule; see `ports.Postman`."""
+        began = self._g.clock.monotonic()
+        try:
+            result = await self._send(caller, draft, path, key)
+        except Exception as error:
+            self._log_line(caller, draft, path, began, error=str(getattr(error, "message", error)))
+            raise
+        self._log_line(caller, draft, path, began, result=result)
+        return result
+
+    async def _send(self, caller: Caller, draft: Draft, path: str, key: str | None) -> SendResult:
+        validate(draft)
+        record = self._recipient(draft.to)
+        identity = await self._identity(caller, draft, record)
+        self._check_startable(identity, record)
+        message = self._message(caller, draft, record, identity, path, key)
+        lane: Key = (record.uid, identity.runtime)
+        with self._waits.watch(message.id, lane) as changed:
+            await self._g.ledger.write(lambda c: self._commit(c, message))
+            self._lanes.work(record.uid, identity)
+            live = self._lanes.phase(lane) == Phase.LIVE
+            return await self._wait(message.id, changed, live)
+
+    async def trace(self, message_id: str) -> Trace:
+        """Return the way of one message. Raises PeerNotFound (`unknown_message`)."""
+
+        def both(conn: Connection) -> tuple[MessageRow | None, list[TraceStep]]:
+            steps = [
+                TraceStep(
+                    at=step.at,
+                    state=step.state,
+                    event=step.event,
+                    reason=step.reason,
+                    door=step.door,
+                    attempt=step.attempt,
+                    evidence=step.evidence,
+                )
+                for step in messages.history(conn, message_id)
+            ]
+            return messages.get(conn, message_id), steps
+
+        row, steps = await self._g.ledger.read(both)
+        if row is None:
+            raise PeerNotFound(f"no message {message_id!r} in the ledger", code="unknown_message")
+        return Trace(
+            id=row.id,
+            sender=row.sender,
+            recipient=f"{row.runtime}-{row.personality}",
+            state=row.state,
+            reason=row.reason,
+            topic=row.topic,
+            length=len(row.body),
+            dup=row.dup,
+            accepted_ts=row.accepted_ts,
+            steps=tuple(steps),
+        )
+
+    def _recipient(self, personality: str) -> RegistryRecord:
+        if personality in RESERVED_NAMES:
+            raise SendRefused(
+                f"{personality} is the core itself and reads no messages",
+                hint="answer the peer its notice was about",
+            )
+        record = self._g.registry.snapshot(allow_stale=True).find(personality)
+        if record is None:
+            raise PeerNotFound(
+                f'"{personality}" is not in the iapeer peers index; message NOT delivered',
+                hint="see who exists: iapeer list",
+            )
+        return record
+
+    async def _identity(self, caller: Caller, draft: Draft, record: RegistryRecord) -> Identity:
+        """Fix the recipient's identity: named, then what keeps the order, then what is live."""
+        runtime = draft.runtime
+        if runtime is not None and runtime not in record.runtimes:
+            raise RuntimeUnknown(
+                f'runtime "{runtime}" is not declared for "{record.personality}"',
+                hint=f"declared: {', '.join(record.runtimes)}",
+            )
+        if runtime is None:
+            sender = caller.identity.address
+            runtime = await self._g.ledger.read(
+                lambda c: messages.fixed_runtime(c, sender, record.uid)
+            )
+        if runtime is None or runtime not in record.runtimes:
+            runtime = self._live_or_default(record)
+        identity = Identity(runtime=runtime, personality=record.personality)
+        if identity == caller.identity:
+            raise InvalidInput(f"{identity.address} cannot send to self")
+        return identity
+
+    def _live_or_default(self, record: RegistryRecord) -> str:
+        live = [
+            runtime
+            for runtime in record.runtimes
+            if self._lanes.phase((record.uid, runtime)) == Phase.LIVE
+        ]
+        if not live or record.default_runtime in live:
+            return record.default_runtime
+        if len(live) > 1:
+            raise SendRefused(
+                f'"{record.personality}" is online in multiple runtimes ({", ".join(live)}) '
+                "— specify runtime",
+                hint="say which one: runtime",
+            )
+        return live[0]
+
+    def _check_startable(self, identity: Identity, record: RegistryRecord) -> None:
+        """Refuse what only somebody else can mend; what passes by itself is held instead."""
+        spec = self._g.catalog.get(identity.runtime)
+        cwd = Path(record.cwd)
+        if not cwd.is_dir():
+            raise SendRefused(
+                f"{identity.address}: peer cwd does not exist: {cwd}; message NOT delivered",
+                hint=f"restore the folder, or: iapeer remove {identity.personality}",
+                code="cwd_gone",
+            )
+        if spec.kind != "service" and program_path(spec, self._g.environ, cwd) is None:
+            raise SendRefused(
+                f"{identity.address}: the program of runtime {spec.id} "
+                f"({spec.launch.argv[0]}) is not installed; message NOT delivered",
+                hint="install it, or mend the runtime's manifest",
+                code="binary_missing",
+            )
+
+    def _message(
+        self,
+        caller: Caller,
+        draft: Draft,
+        record: RegistryRecord,
+        identity: Identity,
+        path: str,
+        key: str | None,
+    ) -> NewMessage:
+        now = self._g.clock.now()
+        topic = (draft.topic or "").strip() or None
+        return NewMessage(
+            id=new_message_id(),
+            sender=caller.identity.address,
+            sender_uid=caller.record.uid,
+            to_uid=record.uid,
+            personality=record.personality,
+            runtime=identity.runtime,
+            body=draft.message,
+            accepted_ts=local_iso(now),
+            expires_at=now + self._g.settings.ttl_s,
+            path=path,
+            intelligence=caller.record.intelligence,
+            pinned=draft.runtime is not None,
+            topic=topic,
+            attachments=draft.attachments,
+            key=key,
+        )
+
+    def _commit(self, conn: Connection, message: NewMessage) -> MessageRow:
+        """The last refusals and the acceptance, in one transaction."""
+        if marks.has_mark(conn, message.to_uid, message.runtime, STOPPED):
+            raise SendRefused(
+                f'"{message.personality}" ({message.runtime}) is stopped and not accepting '
+                "messages; start it to resume",
+                hint=f"iapeer start {message.personality}",
+                code="stopped",
+            )
+        if messages.depth_of_uid(conn, message.to_uid) >= self._g.settings.queue_limit:
+            raise SendRefused(
+                f'"{message.personality}" has {self._g.settings.queue_limit} undelivered messages',
+                hint="wait until it has read some",
+                code="queue_full",
+            )
+        return messages.accept(conn, message, self._g.clock.now())
+
+    async def _wait(self, message_id: str, changed: asyncio.Event, live: bool) -> SendResult:
+        """Return at the first of: landed, refused or failed, a hold but `waking`, the limit."""
+        settings, clock = self._g.settings, self._g.clock
+        began, woke = clock.monotonic(), False
+        while True:
+            changed.clear()
+            row = await self._g.ledger.read(lambda c: messages.get(c, message_id))
+            if row is None:
+                raise StorageError(f"message {message_id} is not in the ledger any more")
+            waking = row.state == MessageState.HELD and row.reason == HoldReason.WAKING
+            woke = woke or row.woke
+            if is_answer(row.state, row.reason):
+                break
+            limit = settings.wait_waking_s if waking or woke or not live else settings.wait_live_s
+            left = limit - (clock.monotonic() - began)
+            if left <= 0:
+                break
+            try:
+                await asyncio.wait_for(changed.wait(), left)
+            except TimeoutError:
+                continue
+        if row.state in FINAL:
+            raise SendRefused(
+                f"{row.runtime}-{row.personality}: message {row.id} {row.state}: {row.reason}",
+                code=row.state,
+            )
+        depth = await self._g.ledger.read(lambda c: messages.depth(c, row.to_uid, row.runtime))
+        return SendResult(
+            message_id=row.id,
+            personality=row.personality,
+            runtime=row.runtime,
+            state=row.state,
+            ts=row.accepted_ts,
+            reason=row.reason,
+            woke=woke,
+            queue_depth=depth,
+        )
+
+    def _log_line(
+        self,
+        caller: Caller,
+        draft: Draft,
+        path: str,
+        began: float,
+        *,
+        result: SendResult | None = None,
+        error: str = "",
+    ) -> None:
+        self._log.append(
+            delivery_record(
+                now=self._g.clock.now(),
+                path=path,
+                caller=caller.identity.address,
+                to=draft.to,
+                rt=draft.runtime,
+                ms=round((self._g.clock.monotonic() - began) * 1000),
+                length=len(draft.message),
+                att=len(draft.attachments),
+                topic=draft.topic,
+                result=result,
+                err=error,
+            )
+        )
+
+
+def local_iso(now: float) -> str:
+    """Return local ISO-8601 with offset, seconds: the form of `ts` everywhere."""
+    return datetime.fromtimestamp(now).astimezone().isoformat(timespec="seconds")

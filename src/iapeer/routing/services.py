@@ -1,0 +1,53 @@
+"""What all lanes share; made once by the composition root."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
+
+from ..core.clock import Clock
+from ..core.settings import Settings
+from ..registry.index import Registry
+from ..runtimes.catalog import Catalog
+from ..sessions.doors.port import Door
+from ..sessions.launch import Launcher
+from ..sessions.notify import Notifier
+from ..sessions.process import Deaths
+from ..storage.ledger.rows import MessageRow
+from ..storage.ledger.store import Ledger
+from .presence import Decide
+from .waits import Waits
+
+if TYPE_CHECKING:
+    from .lane import Lane
+
+
+class LifecycleLog(Protocol):
+    """One line of lifecycle.log per decision."""
+
+    def __call__(self, ev: str, **fields: object) -> None:
+        """Write event `ev` with its fields."""
+
+
+@dataclass(frozen=True)
+class LaneServices:
+    """The world of a lane."""
+
+    settings: Settings
+    clock: Clock
+    ledger: Ledger
+    registry: Registry
+    catalog: Catalog
+    launcher: Launcher
+    doors: Mapping[str, Door]
+    deaths: Deaths
+    notifier: Notifier
+    waits: Waits
+    decide: Decide
+    log: LifecycleLog
+    exits: Callable[[Mapping[str, object]], None]
+    tell_sender: Callable[[MessageRow], None]
+    """Called after the commit that made a message final without success."""
+    by_session: dict[str, Lane] = field(default_factory=dict)
+    """Which lane a live session belongs to."""

@@ -1,0 +1,1 @@
+"""What an agent CLI is: manifests as data, read into `RuntimeSpec` values."""

@@ -1,0 +1,97 @@
+"""All runtimes this host knows: those shipped with the package and the user's own, which win."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import msgspec
+
+from iapeer.core.errors import ManifestError, RuntimeUnknown
+
+from .manifest import RuntimeSpec, load_manifest
+
+SHIPPED = Path(__file__).parent / "manifests"
+"""Manifests that come with the package."""
+
+
+class Problem(msgspec.Struct, frozen=True):
+    """A runtime that is not available, and why; the others are."""
+
+    runtime: str
+    path: str
+    message: str
+
+
+class Catalog:
+    """Runtimes by id, read once; a bad manifest of the user takes away only its own runtime."""
+
+    def __init__(
+        self, specs: Mapping[str, RuntimeSpec], problems: tuple[Problem, ...] = ()
+    ) -> None:
+        self._specs = dict(specs)
+        self.problems = problems
+
+    @classmethod
+    def load(cls, runtimes_dir: Path) -> Catalog:
+        """Read the shipped manifests and `<runtimes_dir>/<id>.toml` or `<id>/runtime.toml`.
+
+        A folder without `runtime.toml` and a missing `runtimes_dir` are nothing special. A bad
+        shipped manifest is a defect of the package and raises ManifestError.
+        """
+        specs = {path.stem: _named(path.stem, path) for path in sorted(SHIPPED.glob("*.toml"))}
+        problems = []
+        for runtime, paths in _user_files(runtimes_dir).items():
+            specs.pop(runtime, None)
+            try:
+                specs[runtime] = _only(runtime, paths)
+            except ManifestError as error:
+                problems.append(Problem(runtime, str(paths[0]), str(error)))
+        return cls(specs, tuple(problems))
+
+    def ids(self) -> tuple[str, ...]:
+        """Return the ids of all available runtimes, sorted."""
+        return tuple(sorted(self._specs))
+
+    def get(self, runtime: str) -> RuntimeSpec:
+        """Return one runtime.
+
+        Raises RuntimeUnknown naming the known ids, or what is wrong with that runtime's manifest.
+        """
+        spec = self._specs.get(runtime)
+        if spec is not None:
+            return spec
+        known = f"known runtimes: {', '.join(self.ids())}"
+        for problem in self.problems:
+            if problem.runtime == runtime:
+                raise RuntimeUnknown(
+                    f"runtime {runtime!r} is not available: {problem.message}", hint=known
+                )
+        raise RuntimeUnknown(f"unknown runtime {runtime!r}", hint=known)
+
+
+def _user_files(folder: Path) -> dict[str, list[Path]]:
+    found: dict[str, list[Path]] = {}
+    for path in sorted([*folder.glob("*.toml"), *folder.glob("*/runtime.toml")]):
+        runtime = (
+            path.parent.name if path.name == "runtime.toml" and path.parent != folder else path.stem
+        )
+        found.setdefault(runtime, []).append(path)
+    return found
+
+
+def _only(runtime: str, paths: list[Path]) -> RuntimeSpec:
+    if len(paths) > 1:
+        raise ManifestError(
+            f"{paths[0]} and {paths[1]} both describe {runtime!r}", hint="remove one of them"
+        )
+    return _named(runtime, paths[0])
+
+
+def _named(runtime: str, path: Path) -> RuntimeSpec:
+    spec = load_manifest(path)
+    if spec.id != runtime:
+        raise ManifestError(
+            f"{path}: id: {spec.id!r} does not match the file's name", hint=f"use id = {runtime!r}"
+        )
+    return spec

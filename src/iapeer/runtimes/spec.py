@@ -1,0 +1,178 @@
+"""What a runtime is, as frozen values: the shape of a manifest with all its defaults.
+
+What a manifest does not say has a default that is true of an unknown line-reading program: it
+lives in a terminal (`kind = "tui"`), text is pasted and submitted with Enter (door `paste`),
+nothing proves that it was read (so `landed` is final), its queue dies with it (`volatile`), it is
+ready as soon as its screen has settled, it is never busy, shows no dialogs and can't resume a
+session. Each field says its own default.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import msgspec
+
+from iapeer.core.env import FOREIGN_PREFIXES
+
+Kind = Literal["tui", "router", "service"]
+Door = Literal["paste", "pane", "inbox"]
+RecordKind = Literal["user", "enqueue", "dequeue", "turn_start", "turn_end"]
+
+
+class Launch(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How the program is started; strings may hold placeholders (see `PLACEHOLDERS`)."""
+
+    argv: tuple[str, ...] = ()
+    """Program and arguments, no shell; needed for every kind but `service`."""
+    resume_argv: tuple[str, ...] = ()
+    """The same to go on with `{session_id}`; empty (default): every start is a fresh session."""
+    env: dict[str, str] = {}
+    """Variables for the program; `PEER_*` and `IAPEER_*` are ours and refused here."""
+    strip_env: tuple[str, ...] = FOREIGN_PREFIXES
+    """Prefixes of inherited variables that are removed (default: those of other agent CLIs)."""
+    boot_deadline_s: float | None = None
+    """Seconds from start to ready; None (default): the host's setting `boot_deadline_s`."""
+    config: Literal["shared", "isolated"] = "shared"
+    """`shared` (default): the user's own HOME and login. `isolated`: a HOME per peer."""
+
+
+class Dialog(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A question some versions ask at start, and how a person would answer it."""
+
+    match: str
+    """Regular expression searched in the screen's text."""
+    keys: tuple[str, ...] = ()
+    """tmux key names, sent one per call with a pause between; none: just wait until it is gone."""
+
+
+class Screen(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What the program draws. All expressions are searched in the text of the screen (multi-line).
+
+    Defaults are empty: without a prompt glyph the composer can't be read, so a paste counts as
+    landed when the keys were accepted and a person's draft can't be seen; without `ready` the
+    program is ready once it has printed something and the screen has settled, or has stayed silent
+    for the settle time.
+    """
+
+    prompt_glyphs: tuple[str, ...] = ()
+    """What the composer's line starts with, e.g. `>`."""
+    ghost_sgr: tuple[str, ...] = ("2",)
+    """SGR parameters of suggestion text that nobody typed (default: faint)."""
+    paste_patterns: tuple[str, ...] = ()
+    """Plain strings that stand for a folded paste in the composer, e.g. `[Pasted text`."""
+    ready: tuple[str, ...] = ()
+    """Expressions that must ALL be found before the first message."""
+    not_ready: tuple[str, ...] = ()
+    """Expressions of which NONE may be found."""
+    busy: tuple[str, ...] = ()
+    """Expressions of which ANY means a turn is running."""
+    dialogs: tuple[Dialog, ...] = ()
+    """Tried in this order; the first whose `match` is found is answered."""
+
+
+class Record(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One kind of line in the program's own JSONL record of a session."""
+
+    match: dict[str, str | bool | int | float]
+    """Dotted path to the value it must equal; all must hold."""
+    kind: RecordKind
+    """What such a line proves. `user`: the model was given this text."""
+    text: str = ""
+    """Dotted path to the text; needed for `user`, `enqueue` and `dequeue`."""
+    status: str = ""
+    """Dotted path to how a turn ended; only for `turn_end`."""
+
+    def matches(self, line: Mapping[str, Any]) -> bool:
+        """Tell whether a decoded line is of this kind; values of another type never equal."""
+        return all(_same(lookup(line, path), wanted) for path, wanted in self.match.items())
+
+
+class Evidence(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Where the program itself writes down what it was told. Default: nowhere."""
+
+    transcript: str = ""
+    """Path template of the JSONL file; absolute once expanded."""
+    records: tuple[Record, ...] = ()
+    """What its lines mean; the first that matches decides."""
+    prompt_hook: bool = False
+    """The program runs our hook at each user prompt (`{prompt_hook}`: its argv as JSON)."""
+
+
+class Submit(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How a pasted text is sent off."""
+
+    key: str = "Enter"
+    """tmux key name (the `pane` door's routers use `C-j`)."""
+    settle_ms: int = 300
+    """Longest wait between paste and key (measured: 300 ms cures Claude Code's swallowed Enter)."""
+    empty_key: str = ""
+    """Key that empties the composer reliably; empty (default): none does."""
+
+
+class Control(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a person would do; empty (default): the verb is refused for this runtime."""
+
+    interrupt: str = ""
+    """Key that stops the running turn."""
+    compact: str = ""
+    """One line that is typed and submitted to shorten the context."""
+
+
+class Tested(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Versions of the program the manifest was seen to work with; never enforced."""
+
+    versions: tuple[str, ...] = ()
+
+
+class RuntimeSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One runtime, complete: every default filled in, every expression and template checked."""
+
+    id: str
+    """Name in identities: a lower-case letter, then up to 31 letters and digits."""
+    title: str = ""
+    """For people; default: the id."""
+    kind: Kind = "tui"
+    """`tui`: a program in a terminal. `router`: a headless bridge in a pane that reads raw lines.
+    `service`: any program that connects by itself and reads its inbox."""
+    intelligence: Literal["", "artificial", "natural", "absent"] = ""
+    """Nature of a peer of this runtime unless its profile says otherwise; default: `artificial`
+    for `tui`, `absent` for the others."""
+    doors: tuple[Door, ...] = ()
+    """In order of preference; default by kind: `paste`, `pane`, `inbox`."""
+    queue: Literal["volatile", "durable"] = "volatile"
+    """Whether what the program has queued itself survives its death."""
+    window: int = 1
+    """Messages that may be landed and not yet seen per session."""
+    launch: Launch = Launch()
+    screen: Screen = Screen()
+    evidence: Evidence = Evidence()
+    submit: Submit = Submit()
+    control: Control = Control()
+    tested: Tested = Tested()
+
+    @property
+    def can_resume(self) -> bool:
+        """Whether a session can be gone on with."""
+        return bool(self.launch.resume_argv)
+
+    @property
+    def proves_seen(self) -> bool:
+        """Whether `seen` can ever be reached; otherwise `landed` is final."""
+        return bool(self.evidence.records) or self.evidence.prompt_hook or "inbox" in self.doors
+
+
+def lookup(line: object, path: str) -> object:
+    """Return the value at a dotted path of decoded JSON, None where there is none."""
+    for name in path.split("."):
+        if not isinstance(line, Mapping):
+            return None
+        line = line.get(name)
+    return line
+
+
+def _same(found: object, wanted: object) -> bool:
+    if isinstance(found, bool) or isinstance(wanted, bool):
+        return found is wanted
+    return found == wanted

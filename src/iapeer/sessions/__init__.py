@@ -1,0 +1,1 @@
+"""How one session lives in tmux: launch, doors, evidence, death."""

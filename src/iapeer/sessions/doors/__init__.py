@@ -1,0 +1,1 @@
+"""Doors: how a text gets into a runtime. One module per door."""

@@ -1,0 +1,114 @@
+"""The `paste` door: bracketed paste into a terminal program, then Enter, with tmux as a second journal.
+
+The server's own options say how far an attempt got even when we are killed in between:
+`@iap_pasted` is set in the same command as the paste, `@iap_entered` in the same as the Enter.
+A composer that holds a person's draft is never touched.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import datetime
+
+from ...core.envelope import Envelope, encode, render_for_agent
+from ...core.settings import Settings
+from ...core.states import HoldReason
+from ...core.text import safe_text
+from ...storage.faults import fault
+from ..model import TmuxSession
+from ..screen import Screen, read_screen
+from .port import HandOver
+
+POLL_S = 0.02
+"""Between two looks at a screen; one look costs 0.15 ms through the control client (measured)."""
+RE_ENTER_S = 0.5
+"""An Enter that changed nothing for this long was swallowed; it is pressed again after a look."""
+
+_OURS = frozenset({"text", "paste_chip"})
+
+
+def agent_text(envelope: Envelope, now: datetime) -> str:
+    """Return what a terminal agent is given: the compact form, free of control characters."""
+    return safe_text(render_for_agent(encode(envelope), now)).text
+
+
+class PasteDoor:
+    """Types for the sender, as a person would, and looks at what came of it."""
+
+    name = "paste"
+    acks = False
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+
+    async def probe(self, session: TmuxSession) -> HoldReason | None:
+        """Hold while somebody types, and while a dialog covers the composer."""
+        screen = await self._look(session)
+        if screen.dialog is not None:
+            return HoldReason.BUSY
+        if not session.marks.prompt_glyphs:
+            return None
+        if screen.composer.kind in _OURS:
+            return HoldReason.COMPOSER
+        # No composer on the screen: a menu or a picker that would swallow the paste.
+        return HoldReason.BUSY if screen.composer.kind == "none" else None
+
+    async def hand_over(self, session: TmuxSession, envelope: Envelope, marker: str) -> HandOver:
+        """Paste, let it settle, press Enter, see the composer clear."""
+        text = agent_text(envelope, datetime.now().astimezone())
+        fault("paste.before_paste")
+        pasted = await session.tmux.paste(
+            text.encode("utf-8"), buffer=f"iap-{marker}", marker=marker
+        )
+        if not pasted:
+            return HandOver.NOT_HANDED
+        fault("paste.after_paste")
+        await self._settle(session)
+        return await self._submit(session, marker)
+
+    async def finish(self, session: TmuxSession, marker: str) -> HandOver:
+        """Go by the two options in the server, and by what the composer holds."""
+        if await session.tmux.option("@iap_pasted") != marker:
+            return HandOver.NOT_HANDED
+        entered = await session.tmux.option("@iap_entered") == marker
+        screen = await self._look(session)
+        if not session.marks.prompt_glyphs:
+            # Nothing to look at: an Enter that was never sent is sent now.
+            return HandOver.LANDED if entered else await self._submit(session, marker)
+        if screen.composer.kind in _OURS:
+            return await self._submit(session, marker)
+        return HandOver.LANDED if entered else HandOver.UNCERTAIN
+
+    async def _settle(self, session: TmuxSession) -> None:
+        """Wait until the paste is visible, at most the runtime's settle time."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + session.spec.submit.settle_ms / 1000
+        while loop.time() < deadline:
+            if session.marks.prompt_glyphs:
+                if (await self._look(session)).composer.kind in _OURS:
+                    return
+            await asyncio.sleep(min(POLL_S, max(0.0, deadline - loop.time())))
+
+    async def _submit(self, session: TmuxSession, marker: str) -> HandOver:
+        """Press Enter until the composer is clear, again only after a look that it is not."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self._settings.submit_ms / 1000
+        key = session.spec.submit.key
+        if not await session.tmux.enter(marker, key):
+            return HandOver.UNCERTAIN
+        fault("paste.after_enter")
+        if not session.marks.prompt_glyphs:
+            return HandOver.LANDED
+        pressed = loop.time()
+        while loop.time() < deadline:
+            if (await self._look(session)).composer.kind not in _OURS:
+                return HandOver.LANDED
+            if loop.time() - pressed >= RE_ENTER_S:
+                await session.tmux.enter(marker, key)
+                pressed = loop.time()
+            await asyncio.sleep(POLL_S)
+        return HandOver.UNCERTAIN
+
+    async def _look(self, session: TmuxSession) -> Screen:
+        return read_screen(await session.tmux.capture(styled=True), session.marks)
+

@@ -1,0 +1,43 @@
+"""What every door promises the lane."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Any, Protocol
+
+from ...core.envelope import Envelope
+from ...core.states import HoldReason
+
+
+class HandOver(StrEnum):
+    """What became of one attempt to hand a text over."""
+
+    LANDED = "landed"
+    """The runtime has it."""
+    SENT = "sent"
+    """On its way to a reader who will answer with an ack."""
+    NOT_HANDED = "not_handed"
+    """Provably nothing reached the runtime; the same text may be handed over again."""
+    UNCERTAIN = "uncertain"
+    """Part of the step may have happened; only `finish` or evidence can tell."""
+
+
+class Door(Protocol):
+    """One way into a runtime. No call takes longer than the settings' `step_s`.
+
+    `session` is the door's own kind of live session; `marker` names the attempt and is what a
+    second look after a crash goes by.
+    """
+
+    name: str
+    acks: bool
+    """Whether the reader acknowledges each message (`SENT` is then followed by an ack)."""
+
+    async def probe(self, session: Any) -> HoldReason | None:
+        """Return why nothing may be handed over right now, None when it may."""
+
+    async def hand_over(self, session: Any, envelope: Envelope, marker: str) -> HandOver:
+        """Hand one message over. The caller has journalled the attempt."""
+
+    async def finish(self, session: Any, marker: str) -> HandOver:
+        """Look again at an attempt whose end nobody saw, and complete it if that is safe."""

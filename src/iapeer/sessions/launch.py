@@ -1,0 +1,408 @@
+"""Bring up exactly one session to READY or one named failure, adopt one that lives, end one.
+
+Nothing here decides whether a session should run: the lane does. Every way out of `launch` that
+is no READY session leaves no tmux server, no process, no hand-over file and an ended ledger row.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import shutil
+import sys
+import uuid
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from sqlite3 import Connection
+
+import msgspec
+
+from ..core import env
+from ..core.clock import Clock
+from ..core.errors import IapeerError, LaunchFailed, SessionGone, TmuxError
+from ..core.identity import Identity, socket_name
+from ..core.ids import new_token, token_digest
+from ..core.settings import Settings
+from ..runtimes.manifest import RuntimeSpec
+from ..runtimes.templates import expand
+from ..storage.atomic import ensure_private_dir
+from ..storage.faults import fault
+from ..storage.launchenv import read_launch_env
+from ..storage.ledger import sessions as rows
+from ..storage.ledger.rows import Birth, NewSession, SessionRow
+from ..storage.ledger.store import Ledger
+from ..storage.paths import Paths, launch_env_path, peer_state_dir
+from .environment import server_env, session_env
+from .handoff import stub_argv, write_handoff
+from .model import LaunchRequest, TmuxSession, marks_of
+from .process import is_alive, terminate, wait_gone
+from .screen import read_screen
+from .tmux import TmuxServer
+
+BOOT_POLL_S = 0.05
+"""Between two looks at a booting screen (one look: 0.15 ms through the control client)."""
+DIALOG_PAUSE_S = 0.5
+"""After the keys for a dialog: a program that is still drawing it must not get them twice."""
+SETTLED_S = 0.4
+"""A screen without ready marks counts as ready when it has not changed for this long."""
+HUP_GRACE_S = 1.0
+"""For a program that the end of its terminal does not end (measured: Claude takes 0.1 s)."""
+
+_PRESENT = "present"
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What launches depend on and share; made once."""
+
+    settings: Settings
+    paths: Paths
+    ledger: Ledger
+    clock: Clock
+    environ: Mapping[str, str]
+    tmux: str
+    mcp_url: Callable[[], str]
+    boots: asyncio.Semaphore
+
+
+def program_path(spec: RuntimeSpec, environ: Mapping[str, str], cwd: Path) -> str | None:
+    """Return the program a runtime's sessions run, None when it is not installed."""
+    if not spec.launch.argv:
+        return None
+    program = expand((spec.launch.argv[0],), {"python": sys.executable, **_PEER_FREE})[0]
+    if "/" in program:
+        found = cwd / program
+        return str(found) if found.is_file() else None
+    return shutil.which(program, path=environ.get("PATH"))
+
+
+_PEER_FREE = {
+    name: _PRESENT
+    for name in (
+        "cwd",
+        "identity",
+        "personality",
+        "runtime",
+        "session_id",
+        "mcp_url",
+        "state_dir",
+        "transcript",
+        "prompt_hook",
+    )
+}
+
+
+class Launcher:
+    """Makes, adopts and ends tmux sessions."""
+
+    def __init__(self, around: Surroundings) -> None:
+        self._around = around
+
+    @contextlib.asynccontextmanager
+    async def permit(self) -> AsyncIterator[None]:
+        """Wait for the host's permission to boot; give it back when the block ends."""
+        async with self._around.boots:
+            yield
+
+    @property
+    def boot_slot_free(self) -> bool:
+        """Whether a boot would begin at once."""
+        return not self._around.boots.locked()
+
+    async def launch(self, request: LaunchRequest, spec: RuntimeSpec) -> TmuxSession:
+        """Return a session whose input surface is ready.
+
+        Raises LaunchFailed (`cwd_gone`, `binary_missing`, `exited`, `not_ready`, `tmux`).
+        """
+        plan = self._plan(request, spec)
+        around = self._around
+        token = new_token()
+        row = NewSession(
+            id=plan.session_id,
+            uid=request.uid,
+            runtime=request.identity.runtime,
+            personality=request.identity.personality,
+            token_sha256=token_digest(token),
+            cwd=str(request.cwd),
+            socket=str(plan.socket),
+            started_at=around.clock.now(),
+            mode="resume" if request.resume_of else "fresh",
+        )
+
+        def open_row(conn: Connection) -> None:
+            rows.open_session(conn, row)
+            rows.set_offset(conn, row.id, plan.transcript, row.id, 0)
+
+        await around.ledger.write(open_row)
+        fault("launch.opened")
+        server = self._server(plan.socket)
+        try:
+            return await self._bring_up(request, spec, plan, server, token)
+        except BaseException as error:
+            cause = error.code if isinstance(error, IapeerError) else "cancelled"
+            await asyncio.shield(self._undo(server, plan, cause))
+            if isinstance(error, TmuxError):
+                raise LaunchFailed(
+                    f"{request.identity.address}: {error.message}", hint=error.hint, code="tmux"
+                ) from error
+            raise
+
+    async def adopt(self, row: SessionRow, spec: RuntimeSpec) -> TmuxSession | None:
+        """Return the live session a ledger row tells of, None when it is provably gone.
+
+        A session whose boot nobody saw finish counts as gone: nothing was handed to it. Raises
+        TmuxError when it can't be known; unknown is not dead.
+        """
+        server = self._server(Path(row.socket))
+        identity = Identity(runtime=row.runtime, personality=row.personality)
+        known, pane = _pair(row.server_pid, row.server_start), _pair(row.pane_pid, row.pane_start)
+        server.adopt(identity.address, known)
+        if row.ready_at is None or known is None or pane is None:
+            return None
+        try:
+            facts = await server.facts()
+        except SessionGone:
+            facts = None
+        if (
+            facts is None
+            or facts.pane_dead
+            or (facts.server_pid, facts.server_start) != known
+            or not is_alive(*pane)
+        ):
+            return None
+        return TmuxSession(
+            id=row.id,
+            uid=row.uid,
+            identity=identity,
+            spec=spec,
+            cwd=Path(row.cwd),
+            tmux=server,
+            server=known,
+            pane=pane,
+            marks=marks_of(spec),
+        )
+
+    async def end(self, session: TmuxSession, cause: str) -> None:
+        """End one session and everything that runs in it; write its end down. Idempotent."""
+        session.release()
+        await session.tmux.kill()
+        await _end_program(*session.pane)
+        now = self._around.clock.now()
+        await self._around.ledger.write(lambda c: rows.end_session(c, session.id, cause, now))
+
+    async def clear(self, row: SessionRow, cause: str) -> None:
+        """Remove what is left of a session that is not there any more, and end its row."""
+        server = self._server(Path(row.socket))
+        server.adopt(
+            f"{row.runtime}-{row.personality}", _pair(row.server_pid, row.server_start)
+        )
+        await server.kill()
+        pane = _pair(row.pane_pid, row.pane_start)
+        if pane is not None:
+            await _end_program(*pane)
+        now = self._around.clock.now()
+        await self._around.ledger.write(lambda c: rows.end_session(c, row.id, cause, now))
+
+    async def _bring_up(
+        self,
+        request: LaunchRequest,
+        spec: RuntimeSpec,
+        plan: _Plan,
+        server: TmuxServer,
+        token: str,
+    ) -> TmuxSession:
+        around = self._around
+        handoff = write_handoff(
+            around.paths.run,
+            plan.argv,
+            {**plan.env, env.SESSION_TOKEN: token},
+            request.cwd,
+        )
+        try:
+            birth = await server.start(
+                request.identity.address,
+                stub_argv(handoff),
+                cwd=request.cwd,
+                env=server_env(around.environ),
+            )
+            born = Birth(
+                server_pid=birth.server_pid,
+                server_start=birth.server_start,
+                pane_id=birth.pane_id,
+                pane_pid=birth.pane_pid,
+                pane_start=birth.pane_start,
+            )
+            await around.ledger.write(lambda c: rows.set_birth(c, plan.session_id, born))
+            fault("launch.born")
+            session = TmuxSession(
+                id=plan.session_id,
+                uid=request.uid,
+                identity=request.identity,
+                spec=spec,
+                cwd=request.cwd,
+                tmux=server,
+                server=(birth.server_pid, birth.server_start),
+                pane=(birth.pane_pid, birth.pane_start),
+                marks=marks_of(spec),
+            )
+            await self._until_ready(session)
+        finally:
+            handoff.unlink(missing_ok=True)
+        now = around.clock.now()
+        await around.ledger.write(lambda c: rows.mark_ready(c, plan.session_id, now))
+        fault("launch.ready")
+        return session
+
+    async def _until_ready(self, session: TmuxSession) -> None:
+        """Look until the input surface is ready, answering known dialogs as a person would."""
+        loop = asyncio.get_running_loop()
+        limit = session.spec.launch.boot_deadline_s or self._around.settings.boot_deadline_s
+        deadline = loop.time() + limit
+        shown, changed, tail = "", loop.time(), ""
+        while loop.time() < deadline:
+            facts = await session.tmux.facts()
+            if facts is None:
+                raise LaunchFailed(
+                    f"{session.identity.address}: tmux session vanished during boot", code="exited"
+                )
+            text = await session.tmux.capture(styled=True)
+            screen = read_screen(text, session.marks)
+            if text != shown:
+                shown, changed = text, loop.time()
+            if facts.pane_dead:
+                raise LaunchFailed(
+                    f"{session.identity.address}: the program ended during boot "
+                    f"({_how(facts.dead_status, facts.dead_signal)})"
+                    + (f"; its last words: {screen.tail}" if screen.tail else ""),
+                    hint=f"run it by hand in {session.cwd} to see why",
+                    code="exited",
+                )
+            tail = screen.tail
+            if screen.dialog is not None:
+                if screen.dialog.keys:
+                    await session.tmux.keys(*screen.dialog.keys)
+                    await asyncio.sleep(DIALOG_PAUSE_S)
+            elif _ready(session, screen.ready, settled=loop.time() - changed >= SETTLED_S):
+                return
+            await asyncio.sleep(BOOT_POLL_S)
+        raise LaunchFailed(
+            f"{session.identity.address}: never-became-ready within {limit:g} s "
+            "(stuck at a startup prompt or boot hang)" + (f"; pane tail: {tail}" if tail else ""),
+            hint=f"look at it: iapeer attach {session.identity.personality}",
+            code="not_ready",
+        )
+
+    async def _undo(self, server: TmuxServer, plan: _Plan, cause: str) -> None:
+        """Leave nothing of a failed boot behind."""
+        pane: tuple[int, int] | None = None
+        with contextlib.suppress(TmuxError):
+            facts = await server.facts() if server.session else None
+            if facts is not None and not facts.pane_dead:
+                found = await self._around.ledger.read(lambda c: rows.get(c, plan.session_id))
+                pane = _pair(found.pane_pid, found.pane_start) if found else None
+        await server.kill()
+        if pane is not None:
+            await _end_program(*pane)
+        now = self._around.clock.now()
+        await self._around.ledger.write(
+            lambda c: rows.end_session(c, plan.session_id, f"boot:{cause}", now)
+        )
+
+    def _server(self, socket: Path) -> TmuxServer:
+        return TmuxServer(socket, binary=self._around.tmux, runtime_dir=self._around.paths.run)
+
+    def _plan(self, request: LaunchRequest, spec: RuntimeSpec) -> _Plan:
+        """Expand the manifest for this peer. Raises LaunchFailed."""
+        identity, around = request.identity, self._around
+        if not request.cwd.is_dir():
+            raise LaunchFailed(
+                f"{identity.address}: peer cwd does not exist: {request.cwd}",
+                hint=f"restore the folder, or: iapeer remove {identity.personality}",
+                code="cwd_gone",
+            )
+        if program_path(spec, around.environ, request.cwd) is None:
+            raise LaunchFailed(
+                f"{identity.address}: the program of runtime {spec.id} is not installed",
+                hint=f"install {spec.launch.argv[0]!r} or mend its manifest",
+                code="binary_missing",
+            )
+        session_id = request.resume_of or str(uuid.uuid4())
+        state = peer_state_dir(request.cwd, identity.runtime)
+        ensure_private_dir(state)
+        ensure_private_dir(around.settings.sock_dir)
+        values = {
+            "python": sys.executable,
+            "cwd": str(request.cwd),
+            "identity": identity.address,
+            "personality": identity.personality,
+            "runtime": identity.runtime,
+            "session_id": session_id,
+            "mcp_url": around.mcp_url(),
+            "state_dir": str(state),
+            "prompt_hook": msgspec.json.encode(
+                [sys.executable, "-P", "-m", "iapeer.client.hook"]
+            ).decode(),
+        }
+        values["transcript"] = (
+            expand((spec.evidence.transcript,), values)[0] if spec.evidence.transcript else ""
+        )
+        if values["transcript"]:
+            ensure_private_dir(Path(values["transcript"]).parent)
+        extra = read_launch_env(launch_env_path(request.cwd, identity.runtime))
+        names = tuple(spec.launch.env)
+        filled = dict(zip(names, expand(tuple(spec.launch.env.values()), values), strict=True))
+        argv = spec.launch.resume_argv if request.resume_of else spec.launch.argv
+        return _Plan(
+            session_id=session_id,
+            socket=around.settings.sock_dir / socket_name(identity),
+            transcript=values["transcript"],
+            argv=(*expand(argv, values), *extra.start_args),
+            env=session_env(
+                around.environ,
+                filled,
+                extra.env,
+                strip=spec.launch.strip_env,
+                own={
+                    env.PEER_IDENTITY: identity.address,
+                    env.PEER_PERSONALITY: identity.personality,
+                    env.PEER_RUNTIME: identity.runtime,
+                    env.SESSION_ID: session_id,
+                    env.MCP_URL: values["mcp_url"],
+                    env.ROOT: str(around.settings.root),
+                    env.DAEMON_SOCKET: str(around.settings.daemon_socket),
+                },
+            ),
+        )
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """A launch with everything filled in; `env` has no token yet."""
+
+    session_id: str
+    socket: Path
+    transcript: str
+    argv: tuple[str, ...]
+    env: dict[str, str]
+
+
+def _ready(session: TmuxSession, marks_say: bool, *, settled: bool) -> bool:
+    """Go by the marks where the runtime has any, else by a screen that has settled."""
+    return marks_say if session.spec.screen.ready else settled
+
+
+def _how(status: int | None, signal: int | None) -> str:
+    if signal is not None:
+        return f"killed by signal {signal}"
+    return f"exit status {status}" if status is not None else "nobody knows how"
+
+
+def _pair(pid: int | None, start: float | None) -> tuple[int, int] | None:
+    return (pid, int(start)) if pid and start is not None else None
+
+
+async def _end_program(pid: int, start: int) -> None:
+    """Wait for the program to follow its terminal; end one that does not."""
+    if not await wait_gone(pid, start, HUP_GRACE_S):
+        await terminate(pid, start, HUP_GRACE_S)

@@ -1,0 +1,68 @@
+"""A live session as the lane and the doors hold it, and what a launch needs to know."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..core.identity import Identity
+from ..runtimes.manifest import RuntimeSpec
+from .screen import Dialog, Marks
+
+if TYPE_CHECKING:
+    from .follow import TranscriptFollower
+    from .tmux import TmuxServer
+
+
+@dataclass(frozen=True)
+class LaunchRequest:
+    """One session to bring up: whose, where, and as what."""
+
+    uid: str
+    identity: Identity
+    cwd: Path
+    resume_of: str | None = None
+    """Session id to go on with; None starts afresh."""
+
+
+@dataclass
+class TmuxSession:
+    """One session in a tmux server of its own.
+
+    Alive means: the server's pid with its start time, and a pane that is not dead. `server` and
+    `pane` are (pid, start time) pairs as `sessions.process` reads them.
+    """
+
+    id: str
+    uid: str
+    identity: Identity
+    spec: RuntimeSpec
+    cwd: Path
+    tmux: TmuxServer
+    server: tuple[int, int]
+    pane: tuple[int, int]
+    marks: Marks
+    follower: TranscriptFollower | None = None
+    stops: list[Callable[[], None]] = field(default_factory=list)
+    """What ends with the session: death watches and followers."""
+
+    def release(self) -> None:
+        """Stop watching; idempotent."""
+        while self.stops:
+            self.stops.pop()()
+
+
+def marks_of(spec: RuntimeSpec) -> Marks:
+    """Return the screen marks of a runtime in the screen reader's form."""
+    screen = spec.screen
+    return Marks(
+        prompt_glyphs=screen.prompt_glyphs,
+        ghost_sgr=screen.ghost_sgr,
+        paste_patterns=screen.paste_patterns,
+        ready=screen.ready,
+        not_ready=screen.not_ready,
+        busy=screen.busy,
+        dialogs=tuple(Dialog(match=d.match, keys=d.keys) for d in screen.dialogs),
+    )

@@ -1,0 +1,109 @@
+"""How coroutines hand work to a thread and get its results back, in batches.
+
+One wake-up of the event loop per batch, not per job: that is what lets a group commit pay off.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sqlite3
+import threading
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from iapeer.core.errors import StorageError
+
+
+class Job:
+    """One function to run on a connection, and the future its caller waits for."""
+
+    __slots__ = ("error", "fn", "future", "loop", "result")
+
+    def __init__(self, fn: Callable[[sqlite3.Connection], Any]) -> None:
+        self.fn = fn
+        self.loop = asyncio.get_running_loop()
+        self.future: asyncio.Future[Any] = self.loop.create_future()
+        self.result: Any = None
+        self.error: BaseException | None = None
+
+    def run(self, conn: sqlite3.Connection) -> None:
+        """Run the function and keep what it returned; what it raises passes through."""
+        self.result = self.fn(conn)
+
+    def fail(self, error: BaseException) -> None:
+        """Let the caller get `error`; the first one stays."""
+        if self.error is None:
+            if isinstance(error, StopIteration):
+                # A future refuses it: it would end the coroutine that awaits.
+                wrapped = RuntimeError("the function raised StopIteration")
+                wrapped.__cause__ = error
+                error = wrapped
+            self.error = error
+
+
+class Mailbox:
+    """A bounded first-in-first-out queue between event loops and one thread."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._jobs: deque[Job] = deque()
+        self._changed = threading.Condition()
+        self._closed = False
+
+    def __len__(self) -> int:
+        return len(self._jobs)
+
+    def put(self, job: Job) -> None:
+        """Append a job.
+
+        Raises StorageError when the queue is closed or, with `retry_after_s`, full.
+        """
+        with self._changed:
+            if self._closed:
+                raise StorageError("the ledger is closed", code="closed")
+            if len(self._jobs) >= self._limit:
+                raise StorageError(
+                    f"the ledger has {self._limit} requests waiting",
+                    hint="try again in a moment",
+                    code="overloaded",
+                    retry_after_s=1.0,
+                )
+            self._jobs.append(job)
+            if len(self._jobs) == 1:
+                self._changed.notify()
+
+    def take(self, most: int) -> list[Job]:
+        """Wait for work and return up to `most` jobs; empty only once closed and drained."""
+        with self._changed:
+            while not self._jobs and not self._closed:
+                self._changed.wait()
+            return [self._jobs.popleft() for _ in range(min(most, len(self._jobs)))]
+
+    def close(self) -> None:
+        """Take no more jobs; those that wait are still handed out."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+
+
+def deliver(jobs: list[Job]) -> None:
+    """Give every job's outcome to its caller, on the caller's own event loop."""
+    by_loop: dict[asyncio.AbstractEventLoop, list[Job]] = {}
+    for job in jobs:
+        by_loop.setdefault(job.loop, []).append(job)
+    for loop, group in by_loop.items():
+        # A loop that was closed meanwhile has nobody left who waits.
+        with contextlib.suppress(RuntimeError):
+            loop.call_soon_threadsafe(_settle, group)
+
+
+def _settle(jobs: list[Job]) -> None:
+    for job in jobs:
+        if job.future.done():
+            continue
+        if job.error is None:
+            job.future.set_result(job.result)
+        else:
+            job.future.set_exception(job.error)

@@ -1,0 +1,71 @@
+"""The only module that knows names of files and folders, below the root and in a peer's folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+PROFILE_NAME = "peer-profile.json"
+REGISTRY_NAME = "peers-profiles.json"
+
+
+class Paths:
+    """Names below one root; makes nothing."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.registry = root / REGISTRY_NAME
+        self.registry_lock = root / "peers-profiles.lock"
+        self.quarantine = root / "state" / "iapeer" / "quarantine"
+        self.peers = root / "peers"
+        self.settings_file = root / "iapeer.toml"
+        self.state = root / "state" / "iapeer"
+        self.lifecycle_state = root / "state" / "lifecycle"
+        self.ledger = self.state / "ledger.db"
+        self.discovery = self.state / "router.json"
+        self.daemon_lock = self.state / "daemon.lock"
+        self.run = self.state / "run"
+        self.core_token = self.state / "core.token"
+        self.logs = root / "logs" / "iapeer"
+        self.pane_logs = root / "logs" / "lifecycle"
+        self.delivery_log = self.logs / "delivery.log"
+        self.lifecycle_log = self.logs / "lifecycle.log"
+        self.exits_log = self.logs / "exits.log"
+        self.daemon_log = self.logs / "daemon.log"
+        self.runtimes = root / "runtimes"
+
+    def peer_home(self, personality: str) -> Path:
+        """Return the default folder of a created peer."""
+        return self.peers / personality
+
+    def private_dirs(self) -> tuple[Path, ...]:
+        """Return the folders a daemon needs, parents first; all 0700."""
+        return (
+            self.root,
+            self.root / "state",
+            self.state,
+            self.run,
+            self.lifecycle_state,
+            self.root / "logs",
+            self.logs,
+            self.pane_logs,
+        )
+
+
+def peer_dir(cwd: Path) -> Path:
+    """Return `<cwd>/.iapeer`."""
+    return cwd / ".iapeer"
+
+
+def profile_path(cwd: Path) -> Path:
+    """Return the local profile of the peer that lives in `cwd`."""
+    return peer_dir(cwd) / PROFILE_NAME
+
+
+def launch_env_path(cwd: Path, runtime: str) -> Path:
+    """Return the peer's own environment file for a runtime."""
+    return peer_dir(cwd) / "runtimes" / runtime / "launch.env"
+
+
+def peer_state_dir(cwd: Path, runtime: str) -> Path:
+    """Return where a bundled runtime keeps its own records of that peer."""
+    return peer_dir(cwd) / "state" / runtime
