@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..core import env
-from ..core.errors import ConfigError
-from ..core.settings import Settings, make_settings
-from ..storage.paths import Paths
+from iapeer.core import env
+from iapeer.core.errors import ConfigError
+from iapeer.core.settings import Settings, make_settings
+from iapeer.storage.paths import Paths
 
 
 def load_settings(flags: Mapping[str, Any] | None = None) -> Settings:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from .. import __version__
-from ..core.errors import IapeerError
-from ..core.settings import parse_port
+from iapeer import __version__
+from iapeer.core.errors import IapeerError
+from iapeer.core.settings import parse_port
+from iapeer.daemon import discovery
+from iapeer.storage.paths import Paths
+
 from . import output, wire
 from .context import load_settings
 from .grammar import Call
@@ -19,10 +22,10 @@ def daemon(call: Call) -> int:
     """Run the router until it is told to end; returns its exit status."""
     port = call.get("port")
     settings = load_settings({"port": None if port is None else parse_port(port, "--port")})
-    from ..host import run_daemon
+    from iapeer.host import run_daemon
 
-    def ready(url: str) -> None:
-        output.warn(f"[iapeer] daemon READY tcp={url} sock={settings.daemon_socket}")
+    def ready(line: str) -> None:
+        output.warn(line)
         output.flush()
 
     return run_daemon(settings, ready=ready)
@@ -32,8 +35,8 @@ def status(call: Call) -> int:
     """Say whether the daemon answers a real request; returns 0 only then."""
     as_json = call.has("json")
     try:
-        ping = wire.ask("GET", "/api/v1/ping", timeout_s=STATUS_TIMEOUT_S)
-        facts = wire.ask("GET", "/api/v1/status", timeout_s=STATUS_TIMEOUT_S)
+        wire.ask("GET", "/api/v1/ping", timeout_s=STATUS_TIMEOUT_S)
+        facts = wire.ask("GET", "/api/v1/status", timeout_s=STATUS_TIMEOUT_S)["status"]
     except IapeerError as error:
         if as_json:
             unhealthy = {"code": error.code, "message": error.message, "hint": error.hint}
@@ -43,12 +46,26 @@ def status(call: Call) -> int:
             if error.hint:
                 output.warn(f"hint: {error.hint}")
         return 1
+    found = discovery.read(Paths(load_settings().root).discovery)
+    where = {"tcp": found.tcp if found else None, "sock": found.sock if found else None}
     if as_json:
-        output.emit({"version": __version__, "healthy": True, "daemon": facts})
-    else:
-        output.say(f"iapeer {__version__}\n{_tell(ping, facts)}")
+        output.emit({"version": __version__, "healthy": True, **where, "daemon": facts})
+        return 0
+    output.say(f"iapeer {__version__}")
+    output.say(f"daemon: healthy @ {' + '.join(filter(None, where.values()))}")
+    for line in _facts(facts):
+        output.say(line)
     return 0
 
 
-def _tell(ping: dict[str, Any], facts: dict[str, Any]) -> str:
-    return str((ping, facts))
+def _facts(facts: dict[str, Any]) -> list[str]:
+    """Return what is worth a line of a healthy daemon."""
+    lines = []
+    theirs = facts.get("version")
+    if theirs and theirs != __version__:
+        lines.append(f"version: the daemon still runs {theirs}, restart it")
+    counts = [f"{facts[key]} {key}" for key in ("live", "undelivered") if key in facts]
+    if counts:
+        lines.append(f"sessions and messages: {', '.join(counts)}")
+    lines.extend(f"problem: {problem}" for problem in facts.get("problems") or ())
+    return lines

@@ -3,7 +3,8 @@
 `--key value` and `--key=value` mean the same; a token that begins with `--` is never taken for the
 value of the option before it (use the `=` form, `--key=` is an empty value); a boolean option takes
 no value; `--` ends the options. `--help` or `-h` anywhere before `--` asks for help, unless `-h`
-is the value of an option: a message may be `-h`, and it would be lost without a word.
+is the value of an option: a message may be `-h`, and it would be lost without a word. For the same
+reason the bare word `help` asks for it only where a verb expects no word.
 
 The standard parser is not used: it would double the cost of `send`, and it reads a value that
 begins with `-` as an option. The tests compare the two on what they have in common.
@@ -11,7 +12,8 @@ begins with `-` as an option. The tests compare the two on what they have in com
 
 from __future__ import annotations
 
-from ..core.errors import UsageError
+from iapeer.core.errors import UsageError
+
 from .verbs import BY_NAME, VERBS, Option, Verb
 
 TYPE_CHECKING = False  # typing costs `send` 3 ms; a type checker takes this name for true
@@ -60,23 +62,23 @@ def parse(verb: Verb, tokens: Sequence[str]) -> Call | None:
     trouble: UsageError | None = None
     rest = list(reversed(tokens))
     while rest:
-        token = rest.pop()
-        if token == "--":
+        part = rest.pop()
+        if part == "--":
             words.extend(reversed(rest))
             break
-        if token in _HELP:
+        if part in _HELP:
             return None
-        if token == "-" or not token.startswith("-"):
-            words.append(token)
+        if part == "-" or not part.startswith("-"):
+            words.append(part)
             continue
         try:
-            option = _known(verb, options, token)
-            given.setdefault(option.name, []).append(_value(option, token, rest))
-            if len(given[option.name]) > 1 and not option.is_repeatable:
-                raise UsageError(f"{option.flag} is given more than once")
+            option = _known(verb, options, part)
+            _add(given, option, _value(option, part, rest))
         except UsageError as error:
             # Help may still follow, and it wins: go on reading.
             trouble = trouble or error
+    if words == ["help"] and not verb.arguments:
+        return None
     if trouble is not None:
         raise trouble
     _place(verb, words, given)
@@ -139,8 +141,8 @@ def overview() -> str:
     )
 
 
-def _known(verb: Verb, options: dict[str, Option], token: str) -> Option:
-    name = token.partition("=")[0]
+def _known(verb: Verb, options: dict[str, Option], part: str) -> Option:
+    name = part.partition("=")[0]
     if name in options:
         return options[name]
     hint = _nearest(name, options)
@@ -149,9 +151,9 @@ def _known(verb: Verb, options: dict[str, Option], token: str) -> Option:
     raise UsageError(f"{verb.name} has no option {name!r}", hint=hint)
 
 
-def _value(option: Option, token: str, rest: list[str]) -> str:
+def _value(option: Option, part: str, rest: list[str]) -> str:
     """Return the option's value, taking the next token (the last of `rest`) if it needs to."""
-    _, equals, value = token.partition("=")
+    _, equals, value = part.partition("=")
     if not option.metavar:
         if equals:
             raise UsageError(f"{option.flag} takes no value", hint=f"write just {option.flag}")
@@ -164,6 +166,13 @@ def _value(option: Option, token: str, rest: list[str]) -> str:
             hint=f"write {option.flag}=<{option.metavar}> if the value begins with --",
         )
     return rest.pop()
+
+
+def _add(given: dict[str, list[str]], option: Option, value: str) -> None:
+    """Keep a value. Raises UsageError for a second one: which of the two was meant is unknown."""
+    if option.name in given and not option.is_repeatable:
+        raise UsageError(f"{option.flag} is given more than once")
+    given.setdefault(option.name, []).append(value)
 
 
 def _place(verb: Verb, words: list[str], given: dict[str, list[str]]) -> None:

@@ -6,7 +6,8 @@ from typing import Any
 
 import msgspec
 
-from ..core.errors import DaemonDown
+from iapeer.core.errors import DaemonDown
+
 from . import output, wire
 from .context import is_sandbox, load_settings
 from .grammar import Call
@@ -88,8 +89,8 @@ def fetch() -> list[Row]:
 
 
 def _registered() -> list[Row]:
-    from ..registry.index import Registry
-    from ..storage.paths import Paths
+    from iapeer.registry.index import Registry
+    from iapeer.storage.paths import Paths
 
     registry = Registry(Paths(load_settings().root), sandbox=is_sandbox())
     snapshot = registry.snapshot()

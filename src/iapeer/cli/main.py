@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import sys
 
-from .. import __version__
+from iapeer import __version__
+
 from . import output
 
 TYPE_CHECKING = False  # typing costs `send` 3 ms; a type checker takes this name for true
@@ -108,7 +109,8 @@ def _handler(verb: Verb) -> Callable[[Call], int]:
 
 def _report(verb: str, error: Exception) -> int:
     """Say what went wrong; returns the exit status."""
-    from ..core.errors import IapeerError, UsageError
+    from iapeer.core.errors import IapeerError, UsageError
+
     from .verbs import BY_NAME
 
     known = BY_NAME.get(verb)

@@ -3,14 +3,16 @@
 Nothing but os, json and the hot client is imported here (a test holds the list); whatever needs
 more is the daemon's work.
 """
+# pathlib costs more than the whole call; os.path is enough here.
 
 from __future__ import annotations
 
 import os
-import sys
 
-from ..core import env
-from ..core.errors import CallerError, IapeerError, InvalidInput, UsageError
+from iapeer.client import hot
+from iapeer.core import env
+from iapeer.core.errors import IapeerError, InvalidInput, UsageError
+
 from . import output, wire
 
 TYPE_CHECKING = False  # typing costs `send` 3 ms; a type checker takes this name for true
@@ -19,13 +21,9 @@ if TYPE_CHECKING:
 
     from .grammar import Call
 
-ANSWER_TIMEOUT_S = 60.0
-"""The daemon answers within 20 s, booting sessions included; the rest is for a busy machine."""
-
 FILE_MAX = 64_000
 """Bytes of a message file: 16,000 characters take at most four each in UTF-8."""
 
-_PROFILE = os.path.join(".iapeer", "peer-profile.json")  # as in storage.paths, without pathlib
 _DELIVERED = frozenset({"landed", "seen"})
 _LOST = frozenset({"failed", "expired"})
 
@@ -58,7 +56,7 @@ def send(call: Call) -> int:
     if sender is not None:
         body["from"] = sender
     _check_text(body)
-    answer = wire.ask("POST", "/api/v1/send", body, timeout_s=ANSWER_TIMEOUT_S)
+    answer = wire.ask("POST", "/api/v1/send", body, timeout_s=hot.SEND_TIMEOUT_S)
     return _tell(answer, target, as_json=call.has("json"))
 
 
@@ -108,43 +106,26 @@ def _sender(stated: str | None) -> str | None:
         return stated
     if os.environ.get(env.SESSION_TOKEN):
         return None
-    identity = os.environ.get(env.PEER_IDENTITY) or _resident(os.getcwd())
-    if identity is None:
-        raise CallerError(
-            "no sender: this is no peer's session and no peer's folder",
-            hint="name a registered one with --from <runtime>-<peer>, or run it in a peer's folder",
-        )
-    return identity
+    return os.environ.get(env.PEER_IDENTITY) or _resident()
 
 
-def _resident(folder: str) -> str | None:
-    """Return the identity of the peer that lives in `folder` or the nearest folder above it.
+def _resident() -> str:
+    """Return the identity of the peer that lives in this folder or the nearest one above it.
 
-    Raises CallerError for a profile that can't be read.
+    Only people come here, sessions are told who they are: reading the registry is worth its time.
+
+    Raises CallerError, RegistryError.
     """
-    while True:
-        path = os.path.join(folder, _PROFILE)
-        # A profile of another account says nothing about who we are.
-        if os.path.exists(path) and os.stat(path).st_uid == os.geteuid():
-            return _identity_in(path)
-        above = os.path.dirname(folder)
-        if above == folder:
-            return None
-        folder = above
+    from pathlib import Path
 
+    from iapeer.registry.caller import caller_for_process
+    from iapeer.registry.index import Registry
+    from iapeer.storage.paths import Paths
 
-def _identity_in(path: str) -> str:
-    import json
+    from .context import is_sandbox, load_settings
 
-    try:
-        with open(path, encoding="utf-8") as file:
-            profile = json.load(file)
-        runtime = profile.get("default_runtime") or profile["runtime"]
-        return f"{runtime}-{profile['personality']}"
-    except (OSError, ValueError, LookupError, AttributeError, TypeError):
-        raise CallerError(
-            f"{path} is no peer profile", hint="iapeer verify tells more, or use --from"
-        ) from None
+    registry = Registry(Paths(load_settings().root), sandbox=is_sandbox())
+    return caller_for_process(os.environ, Path.cwd(), registry.snapshot()).address
 
 
 def _check_text(body: dict[str, Any]) -> None:
@@ -176,5 +157,3 @@ def _tell(answer: dict[str, Any], target: str, *, as_json: bool) -> int:
     else:
         output.say(f"queued for {where}, {state}: {plain(state, reason)} (message {number}{again})")
     return 0
-
-

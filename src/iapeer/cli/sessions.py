@@ -9,8 +9,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from ..core import env
-from ..core.errors import IapeerError, InvalidInput, TmuxError, UsageError
+from iapeer.core import env
+from iapeer.core.errors import IapeerError, InvalidInput, TmuxError, UsageError
+
 from . import output, wire
 from .context import load_settings
 from .grammar import Call
@@ -34,13 +35,13 @@ def attach(call: Call) -> int:
         raise InvalidInput("attach needs a terminal", hint=f"send it a message: iapeer send {peer}")
     settings = load_settings()
     with _progress(f"waking {peer}"):
-        point = _post(peer, "wake", runtime, settings.boot_deadline_s + STOP_TIMEOUT_S)
+        point = _post(peer, "wake", runtime, settings.boot_deadline_s + STOP_TIMEOUT_S)["attach"]
     output.warn(f"{'woke + ' if point.get('woke') else ''}attaching {point['identity']}…")
     output.flush()
     environ = {key: value for key, value in os.environ.items() if key not in {"TMUX", "TMUX_PANE"}}
     arguments = [settings.tmux, "-S", point["socket"], "attach", "-t", f"={point['session']}"]
     try:
-        os.execvpe(settings.tmux, arguments, environ)
+        os.execvpe(settings.tmux, arguments, environ)  # noqa: S606 - no shell is the point
     except OSError as error:
         raise TmuxError(
             f"{settings.tmux} can't be run: {error.strerror}",

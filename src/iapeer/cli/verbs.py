@@ -82,7 +82,9 @@ VERBS: tuple[Verb, ...] = (
             Option("from", "send as this registered identity, e.g. claude-bob", "identity"),
             Option("runtime", "the recipient's runtime; default: its own choice", "id"),
             Option("topic", "subject of the conversation, at most 200 characters", "text"),
-            Option("attachment", "path of a file to point at; repeatable", "path", is_repeatable=True),
+            Option(
+                "attachment", "path of a file to point at; repeatable", "path", is_repeatable=True
+            ),
             Option("key", "idempotency key: the same key sends once in 24 hours", "key"),
             _JSON,
         ),
@@ -126,9 +128,7 @@ VERBS: tuple[Verb, ...] = (
         "init",
         purpose="Make an existing folder a peer; the folder's name becomes the peer's.",
         handler="peers:init",
-        arguments=(
-            Argument("folder", "the folder; default: this one", is_required=False),
-        ),
+        arguments=(Argument("folder", "the folder; default: this one", is_required=False),),
         options=(
             Option("runtime", "which agent program it runs; default: the one installed", "id"),
             Option("description", "what the others should ask it for", "text"),

@@ -1,15 +1,17 @@
 """One question to the daemon, answered with its JSON or raised as the error it names.
 
-Light enough for `send`: nothing but the hot client is imported.
+Light enough for `send`: nothing but the hot client is imported, unless the environment does not
+get us in. Only then is `iapeer.toml` read, which may name another socket or hold the bearer.
 """
+# pathlib costs more than the whole call; os.path is enough here.
 
 from __future__ import annotations
 
 import os
 
-from ..client import hot
-from ..core import env
-from ..core.errors import DaemonDown, IapeerError, InvalidInput
+from iapeer.client import hot
+from iapeer.core import env
+from iapeer.core.errors import DaemonDown, IapeerError, InvalidInput
 
 TYPE_CHECKING = False  # typing costs `send` 3 ms; a type checker takes this name for true
 if TYPE_CHECKING:
@@ -18,19 +20,46 @@ if TYPE_CHECKING:
 ANSWER_TIMEOUT_S = 10.0
 """Longest wait for an answer that needs no session to come up."""
 
+_NOBODY = (FileNotFoundError, ConnectionRefusedError)
+"""How a socket says that nothing was asked of anybody: asking again is safe."""
+
 
 def ask(
     method: str, path: str, body: dict[str, Any] | None = None, timeout_s: float = ANSWER_TIMEOUT_S
 ) -> dict[str, Any]:
     """Return the daemon's answer.
 
-    Raises DaemonDown when none answers on this root, else IapeerError with the daemon's own code,
-    message and hint.
+    Raises DaemonDown when none runs on this root (nothing was asked then), else IapeerError:
+    with the daemon's own code, message and hint, or `no_answer` when it may have done its part.
     """
-    status, answer = hot.request(method, path, body, timeout_s=timeout_s)
+
+    def once(bearer: str | None, socket_path: str) -> tuple[int, object]:
+        headers = {"X-IAPeer-Entrance": "cli", **hot.token_header(os.environ)}
+        if bearer:
+            headers["Authorization"] = f"Bearer {bearer}"
+        return hot.request(
+            method, path, body, socket_path=socket_path, headers=headers, timeout_s=timeout_s
+        )
+
+    socket_path = hot.socket_path(os.environ)
+    try:
+        try:
+            status, answer = once(None, socket_path)
+        except hot.DaemonUnreachable as error:
+            if not isinstance(error.__cause__, _NOBODY) or not _has_file():
+                raise
+            status, answer = once(*_by_file())
+        if status == 401 and _has_file():
+            status, answer = once(*_by_file())
+    except hot.DaemonUnreachable as error:
+        raise _unreachable(error, timeout_s) from None
+    except hot.BadAnswer as error:
+        raise IapeerError(
+            f"the daemon's answer makes no sense: {error}", code="no_answer"
+        ) from None
     if status < 400 and isinstance(answer, dict):
         return answer
-    raise _told(status, answer)
+    raise _refused(status, answer)
 
 
 def peer_path(personality: str, verb: str) -> str:
@@ -50,12 +79,42 @@ def _segment(text: str, what: str) -> str:
     return text
 
 
-def root() -> str:
-    """Return the root the environment names, for people to read."""
-    return os.environ.get(env.ROOT) or os.path.join(os.environ.get(env.HOME, "~"), ".iapeer")
+def _root() -> str:
+    return os.environ.get(env.ROOT) or os.path.join(os.environ.get(env.HOME, ""), ".iapeer")
 
 
-def _told(status: int, answer: object) -> IapeerError:
+def _has_file() -> bool:
+    return os.path.exists(os.path.join(_root(), "iapeer.toml"))
+
+
+def _by_file() -> tuple[str, str]:
+    """Return bearer and socket with the settings file counted in. Raises ConfigError."""
+    from .context import load_settings
+
+    settings = load_settings()
+    return settings.bearer_token, str(settings.daemon_socket)
+
+
+def _unreachable(error: hot.DaemonUnreachable, timeout_s: float) -> IapeerError:
+    cause = error.__cause__
+    if isinstance(cause, _NOBODY):
+        return DaemonDown(f"no daemon is running on {_root()}", hint="start it: iapeer daemon")
+    if isinstance(cause, PermissionError):
+        return IapeerError(
+            f"the daemon on {_root()} belongs to another account",
+            hint=f"use a root of your own: {env.ROOT}",
+            code="foreign_account",
+        )
+    if isinstance(cause, TimeoutError):
+        return IapeerError(
+            f"the daemon did not answer within {timeout_s:g} s; it may still do what was asked",
+            hint="iapeer status tells how it is; a send with the same --key is safe to repeat",
+            code="no_answer",
+        )
+    return IapeerError(f"{error}; what was asked may have been done", code="no_answer")
+
+
+def _refused(status: int, answer: object) -> IapeerError:
     error = answer.get("error") if isinstance(answer, dict) else None
     if not isinstance(error, dict):
         return IapeerError(f"the daemon answered with status {status} and no reason")

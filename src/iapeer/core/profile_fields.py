@@ -34,9 +34,7 @@ def put_in_order(
 ) -> dict[str, object]:
     """Return both parts as one object: keys that were read keep their place, new ones follow."""
     both = extra | known
-    return {key: both[key] for key in order if key in both} | {
-        key: value for key, value in both.items() if key not in order
-    }
+    return {key: both[key] for key in order if key in both} | both
 
 
 class Fields:

@@ -13,9 +13,9 @@ from typing import Any
 import msgspec
 from starlette.responses import Response
 
-from ..core import errors
-from ..core.errors import IapeerError
-from ..core.logfmt import format_line
+from iapeer.core import errors
+from iapeer.core.errors import IapeerError
+from iapeer.core.logfmt import format_line
 
 UNAUTHORIZED = -32001
 INVALID_REQUEST = -32600

@@ -16,11 +16,11 @@ from typing import Literal
 import msgspec
 from starlette.requests import HTTPConnection
 
-from ..core.errors import CallerError, Unauthorized
-from ..core.ids import equal
-from ..core.text import one_line
-from ..registry.caller import Caller
-from ..routing.ports import Tokens
+from iapeer.core.errors import CallerError, Unauthorized
+from iapeer.core.ids import equal
+from iapeer.core.text import one_line
+from iapeer.registry.caller import Caller
+from iapeer.routing.ports import Tokens
 
 TOKEN_HEADER = "x-iapeer-token"  # noqa: S105 - the name of a header, not a secret
 IDENTITY_HEADER = "x-iapeer-identity"
@@ -133,7 +133,8 @@ def session_token(headers: Mapping[str, str], *, static_bearer: bool) -> str:
     other = _bearer(headers.get("authorization", ""))
     if token and other and not equal(token, other):
         raise Unauthorized(
-            "X-IAPeer-Token and Authorization show different tokens", hint="send one of them"
+            "X-IAPeer-Token and Authorization show different tokens",
+            hint="send one of them; no static bearer is configured here",
         )
     return token or other
 
@@ -152,7 +153,7 @@ async def prove(claim: Claim, tokens: Tokens) -> Proof:
             raise Unauthorized(
                 "unknown session token: the session it was issued to has ended", hint=_TOKEN_HINT
             )
-        _check_agrees(caller.identity.address, claim)
+        _check_agrees(caller.address, claim)
         return Proof(caller, "token")
     if claim.listener is Listener.TCP:
         raise _unproven(claim)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import msgspec
 
-from ..storage.atomic import ensure_private_dir, remove_file, write_text
+from iapeer.storage.atomic import ensure_private_dir, remove_file, write_text
 
 
 class Discovery(msgspec.Struct, frozen=True):

@@ -14,10 +14,10 @@ from sse_starlette.event import ServerSentEvent
 from sse_starlette.sse import EventSourceResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from ..core.errors import IapeerError, SendRefused
-from ..registry.caller import Caller
-from ..routing.ports import Inbox, InboxMessage
-from .answers import error_body, internal_error, log_crash
+from iapeer.core.errors import IapeerError, SendRefused
+from iapeer.daemon.answers import error_body, internal_error, log_crash
+from iapeer.registry.caller import Caller
+from iapeer.routing.ports import Inbox, InboxMessage
 
 MAX_STREAMS = 256
 PING_S = 15.0
@@ -80,7 +80,9 @@ class InboxStreams:
         for cancel in list(self._open):
             cancel.cancel()
 
-    async def _events(self, messages: AsyncIterator[InboxMessage]) -> AsyncIterator[ServerSentEvent]:
+    async def _events(
+        self, messages: AsyncIterator[InboxMessage]
+    ) -> AsyncIterator[ServerSentEvent]:
         try:
             async for message in messages:
                 yield ServerSentEvent(

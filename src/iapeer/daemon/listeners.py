@@ -13,9 +13,9 @@ from pathlib import Path
 
 import psutil
 
-from ..core.errors import ConfigError, DaemonRunning, PortBusy, StorageError
-from ..storage.atomic import ensure_private_dir
-from .auth import PeerCred
+from iapeer.core.errors import ConfigError, DaemonRunning, PortBusy, StorageError
+from iapeer.daemon.auth import PeerCred
+from iapeer.storage.atomic import ensure_private_dir
 
 LOOPBACK = "127.0.0.1"
 BACKLOG = 128
@@ -38,7 +38,7 @@ def bind_tcp(port: int) -> socket.socket:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         sock.bind((LOOPBACK, port))
         sock.listen(BACKLOG)
-        sock.setblocking(False)  # noqa: FBT003
+        sock.setblocking(False)
     except OSError as error:
         sock.close()
         if error.errno == errno.EADDRINUSE:
@@ -71,7 +71,7 @@ class UnixListener:
             _bind_private(self.sock, path)
             self._inode = _inode(path)
             self.sock.listen(BACKLOG)
-            self.sock.setblocking(False)  # noqa: FBT003
+            self.sock.setblocking(False)
         except OSError as error:
             self.sock.close()
             raise StorageError(f"can't listen at {path}: {error.strerror}") from None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
-from ..routing.ports import Evidence, Fleet, Inbox, Postman, Tokens
+from iapeer.routing.ports import Evidence, Fleet, Inbox, Postman, Tokens
 
 
 class SessionTokens(Tokens, Protocol):

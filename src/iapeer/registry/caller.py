@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import msgspec
 
 from iapeer.core import env
-from iapeer.core.errors import CallerError
+from iapeer.core.errors import CallerError, ProfileError
 from iapeer.core.identity import Identity, parse_identity
-from iapeer.core.names import is_valid_name, is_valid_runtime
+from iapeer.core.names import is_valid_name, is_valid_runtime, normalize_name
 from iapeer.core.profile import RegistryRecord
 from iapeer.registry.index import RegistrySnapshot, same_folder
 from iapeer.registry.profiles import find_profile
@@ -67,8 +67,8 @@ def caller_for_process(
 
     PEER_IDENTITY counts when the registry knows it, wherever the process has gone (`cd` in a
     session is normal); one it doesn't know is passed over. The folder is `cwd` or the nearest
-    parent with a profile; its runtime is PEER_RUNTIME where declared, else the detected agent
-    CLI's where declared, else the default.
+    parent with a profile; its peer speaks on its default runtime, and only if the index has it
+    there: a copied folder speaks for nobody. PEER_PERSONALITY must not name another peer.
 
     Raises CallerError: `invalid --from identity`, `unknown caller`, or that nobody was found.
     """
@@ -90,3 +90,39 @@ def caller_for_process(
     if caller is None:
         raise CallerError(f"no peer lives in {cwd} or above{refused}", hint=_HINT)
     return caller
+
+
+def _caller_of_folder(
+    environ: Mapping[str, str], cwd: Path, snapshot: RegistrySnapshot
+) -> Caller | None:
+    for folder in (cwd, *cwd.parents):
+        try:
+            profile = find_profile(folder)
+        except ProfileError as error:
+            raise CallerError(error.message, hint=error.hint or _HINT) from error
+        if profile is None:
+            continue
+        stated = environ.get(env.PEER_PERSONALITY, "").strip()
+        if stated and normalize_name(stated) != profile.personality:
+            raise CallerError(
+                f"{env.PEER_PERSONALITY}={stated!r} is not the peer of {folder} "
+                f"({profile.personality!r})",
+                hint=f"unset {env.PEER_PERSONALITY}, or use --from",
+            )
+        record = snapshot.get(profile.personality)
+        if record is None or not same_folder(record.cwd, str(folder)):
+            raise CallerError(
+                f"unknown caller {profile.personality!r}: the peer of {folder} is not registered",
+                hint=f"register it: iapeer init {folder}",
+            )
+        return Caller(Identity(record.default_runtime, record.personality), record)
+    return None
+
+
+def _refuse_personality(address: str) -> None:
+    """Tell an address with a bad name from one that is none at all."""
+    runtime, _, personality = address.partition("-")
+    if is_valid_runtime(runtime) and personality and not is_valid_name(personality):
+        raise CallerError(
+            f"invalid caller personality {personality!r}", hint="expected <runtime>-<peer>"
+        )

@@ -8,6 +8,7 @@ lose what it held; `verify --fix` clears it.
 from __future__ import annotations
 
 import os
+import re
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -52,6 +53,8 @@ __all__ = [
 LOCK_TIMEOUT_S = 10.0
 """Longest wait for another writer; a write takes milliseconds."""
 
+_CWD = re.compile(rb'"cwd"\s*:\s*"([^"\\]+)"')
+"""A peer's folder in the text of a file that is no JSON any more (a lost comma, a cut end)."""
 _RACY_NS = 100_000_000
 """A file changed less than this before it was read may change again with the same time stamp
 (Linux stamps by the tick, 1-10 ms), size and reused inode: it is read again."""
@@ -176,39 +179,41 @@ class Registry:
         return result
 
     def heal(self, rebuild: Callable[[str], RegistryRecord | None], stamp: str) -> HealReport:
-        """Put corrupt records aside, into a 0600 file named after `stamp`, and make a clean index.
+        """Put what is corrupt aside, into a 0600 file named after `stamp`, and make a clean index.
 
-        `rebuild` is called with the folder a corrupt record names and gives the projection of the
+        `rebuild` is given a folder that a corrupt record names and returns the projection of the
         profile there, None without one. A file that is no registry at all is put aside whole and
-        becomes an empty index, for the caller to fill.
+        the index made anew from the folders that its text names and those below `peers/`.
 
         Raises RegistryError for a file of a newer version, LockBusy, StorageError.
         """
         with self._writing():
-            data = self._read()[1]
+            data = self._read()[1] or b""
             try:
-                before = decode_registry(data) if data is not None else RegistrySnapshot()
+                before = self._load()
             except RegistryError:
-                aside = self._put_aside(f"{stamp}-peers-profiles.json", data or b"")
-                self._write({}, {})
-                return HealReport(aside)
+                return self._heal_file(data, rebuild, stamp)
             if not before.problems:
                 return HealReport()
             _refuse_newer(before)
             raw = [problem.raw for problem in before.problems]
             aside = self._put_aside(f"{stamp}-records.json", dump_json(raw))
             records = dict(before.by_name)
-            rebuilt, lost = [], []
-            for problem in before.problems:
-                folder = problem.raw.get("cwd") if isinstance(problem.raw, dict) else None
-                record = rebuild(folder) if isinstance(folder, str) else None
-                if record is not None and record.personality not in records:
-                    records[record.personality] = record
-                    rebuilt.append(record.personality)
-                elif problem.personality not in records:
-                    lost.append(problem.personality)
+            rebuilt = _rebuild(records, (_folder_of(item) for item in raw), rebuild)
+            names = {problem.personality for problem in before.problems}
             self._write(records, before.extra)
-            return HealReport(aside, tuple(rebuilt), tuple(lost))
+            return HealReport(aside, rebuilt, tuple(sorted(names - records.keys())))
+
+    def _heal_file(
+        self, data: bytes, rebuild: Callable[[str], RegistryRecord | None], stamp: str
+    ) -> HealReport:
+        aside = self._put_aside(f"{stamp}-peers-profiles.json", data)
+        named = [match[1].decode("utf-8", "replace") for match in _CWD.finditer(data)]
+        homes = sorted(self.paths.peers.iterdir()) if self.paths.peers.is_dir() else []
+        records: dict[str, RegistryRecord] = {}
+        rebuilt = _rebuild(records, (*named, *map(str, homes)), rebuild)
+        self._write(records, {})
+        return HealReport(aside, rebuilt)
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
@@ -274,6 +279,26 @@ class Registry:
         except OSError as error:
             cause = storage_error(error, self.paths.registry, "read")
             raise RegistryError(cause.message, hint=cause.hint) from error
+
+
+def _rebuild(
+    records: dict[str, RegistryRecord],
+    folders: Iterable[str],
+    rebuild: Callable[[str], RegistryRecord | None],
+) -> tuple[str, ...]:
+    """Add the projections that `rebuild` finds in `folders`, never over a present record."""
+    added = []
+    for folder in folders:
+        record = rebuild(folder) if folder else None
+        if record is not None and record.personality not in records:
+            records[record.personality] = record
+            added.append(record.personality)
+    return tuple(added)
+
+
+def _folder_of(item: object) -> str:
+    folder = item.get("cwd") if isinstance(item, dict) else None
+    return folder if isinstance(folder, str) else ""
 
 
 def refuse_taken(record: RegistryRecord | None, cwd: str) -> None:

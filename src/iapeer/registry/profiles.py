@@ -182,6 +182,17 @@ def reindex_peer(registry: Registry, cwd: Path) -> RegistryRecord:
     return registry.change(change)
 
 
+def ensure_uid(registry: Registry, record: RegistryRecord) -> RegistryRecord:
+    """Return the record with a uid: the peer of a profile from before it gets one now.
+
+    Raises ProfileError, RegistryError, LockBusy, StorageError.
+    """
+    if record.uid:
+        return record
+    update_profile(Path(record.cwd), lambda profile: profile)
+    return reindex_peer(registry, Path(record.cwd))
+
+
 def full_path(path: Path) -> Path:
     """Return the path from the root, links kept: a peer behind a link is named after the link."""
     return Path(os.path.abspath(path))  # noqa: PTH100 - resolve() follows links

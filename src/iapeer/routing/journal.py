@@ -124,7 +124,7 @@ class Journal:
             if row.state == "failed":
                 self._s.tell_sender(row)
 
-    async def observed(self, session_id: str, seen: Sequence[tuple[MessageRow, str]]) -> None:
+    async def observed(self, seen: Sequence[tuple[MessageRow, str]]) -> None:
         """Take messages as seen, each with its evidence."""
         now = self._s.clock.now()
 
@@ -201,10 +201,10 @@ class Journal:
 
         await self._s.ledger.write(open_row)
 
-    async def close_stream(self, session: InboxSession, cause: str) -> None:
+    async def close_stream(self, session_id: str, cause: str) -> None:
         """End a stream's row."""
         now = self._s.clock.now()
-        await self._s.ledger.write(lambda c: rows.end_session(c, session.id, cause, now))
+        await self._s.ledger.write(lambda c: rows.end_session(c, session_id, cause, now))
 
 
 def envelope_of(row: MessageRow) -> Envelope:

@@ -12,7 +12,6 @@ import contextlib
 import sys
 import traceback
 from collections import deque
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -72,6 +71,7 @@ class Lane:
         self._adoptee: SessionRow | None = None
         self._wakers: list[asyncio.Future[str]] = []
         self.stopped = False
+        self._finishing = False
 
     # -- what others may call: never waits, never fails -------------------------------------
 
@@ -109,12 +109,17 @@ class Lane:
         self._adoptee = row
         self.phase = Phase.ADOPTING
 
+    def finish(self) -> None:
+        """End after the step that is being taken; the session runs on."""
+        self._finishing = True
+        self._awake.set()
+
     # -- the actor --------------------------------------------------------------------------
 
     async def run(self) -> None:
-        """Take steps until cancelled; an error in one step is told and the lane goes on."""
+        """Take steps until `finish`; an error in one step is told and the lane goes on."""
         try:
-            while True:
+            while not self._finishing:
                 try:
                     await self._step()
                 except Exception as error:  # noqa: BLE001 - the root of this task
@@ -122,8 +127,11 @@ class Lane:
                     self._look_in(self._s.settings.busy_poll_ms / 1000)
         finally:
             await self._cancel_boot()
+            self._answer_wakers(LaunchFailed(f"{self.identity.address}: the daemon is stopping"))
             if self.session is not None:
                 self.session.release()
+            if isinstance(self.session, TmuxSession):
+                await self.session.tmux.close()
 
     async def _step(self) -> None:
         await self._until_due()
@@ -136,7 +144,7 @@ class Lane:
             await self._pump()
 
     async def _until_due(self) -> None:
-        if self._work or self._control or self._reports:
+        if self._work or self._control or self._reports or self._finishing:
             return
         self._awake.clear()
         left = None
@@ -210,7 +218,7 @@ class Lane:
     async def _bring_up(self) -> None:
         """The boot child: posts exactly one of `Booted`, `BootFailed`, unless it is cancelled."""
         try:
-            record = self._s.registry.snapshot(allow_stale=True).find(self.identity.personality)
+            record = self._s.registry.snapshot(allow_stale=True).get(self.identity.personality)
             if record is None:
                 raise LaunchFailed(f"{self.identity.address} is not registered any more")
             spec = self._s.catalog.get(self.identity.runtime)
@@ -420,13 +428,13 @@ class Lane:
         if isinstance(session, TmuxSession) and session.follower is not None:
             session.follower.read_new()
             await self._drain_evidence(session.id)
-        await endings.give_back(session, self._journal, self._s, cause, obituary)
+        await endings.give_back(session, self._journal, cause, obituary)
         self._s.by_session.pop(session.id, None)
         if isinstance(session, TmuxSession):
             await self._s.launcher.end(session, cause)
         else:
             session.end()
-            await self._journal.close_stream(session, cause)
+            await self._journal.close_stream(session.id, cause)
         self._s.log("end", **self._names(), session=session.id, cause=cause)
 
     async def _drain_evidence(self, session_id: str) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 from sqlite3 import Connection
 
@@ -26,17 +25,16 @@ from ..registry.caller import Caller
 from ..registry.index import Registry
 from ..runtimes.catalog import Catalog
 from ..sessions.launch import program_path
-from ..storage.ledger import marks, messages
+from ..storage.ledger import marks, messages, queries, upkeep
 from ..storage.ledger.rows import MessageRow, NewMessage
 from ..storage.ledger.store import Ledger
-from ..storage.logs import LogFile, delivery_record
+from ..storage.logs import Delivery, LogFile, delivery_record
+from .clocktime import local_iso
+from .journal import STOPPED
 from .lanes import Lanes
 from .ports import Trace, TraceStep
 from .presence import Phase
 from .waits import Key, Waits, is_answer
-
-STOPPED = "stopped"
-"""The mark of a peer that takes no messages."""
 
 
 @dataclass(frozen=True)
@@ -100,9 +98,9 @@ class Router:
                     attempt=step.attempt,
                     evidence=step.evidence,
                 )
-                for step in messages.history(conn, message_id)
+                for step in queries.history(conn, message_id)
             ]
-            return messages.get(conn, message_id), steps
+            return queries.get(conn, message_id), steps
 
         row, steps = await self._g.ledger.read(both)
         if row is None:
@@ -126,7 +124,7 @@ class Router:
                 f"{personality} is the core itself and reads no messages",
                 hint="answer the peer its notice was about",
             )
-        record = self._g.registry.snapshot(allow_stale=True).find(personality)
+        record = self._g.registry.snapshot(allow_stale=True).get(personality)
         if record is None:
             raise PeerNotFound(
                 f'"{personality}" is not in the iapeer peers index; message NOT delivered',
@@ -145,7 +143,7 @@ class Router:
         if runtime is None:
             sender = caller.identity.address
             runtime = await self._g.ledger.read(
-                lambda c: messages.fixed_runtime(c, sender, record.uid)
+                lambda c: queries.fixed_runtime(c, sender, record.uid)
             )
         if runtime is None or runtime not in record.runtimes:
             runtime = self._live_or_default(record)
@@ -226,7 +224,7 @@ class Router:
                 hint=f"iapeer start {message.personality}",
                 code="stopped",
             )
-        if messages.depth_of_uid(conn, message.to_uid) >= self._g.settings.queue_limit:
+        if queries.depth_of_uid(conn, message.to_uid) >= self._g.settings.queue_limit:
             raise SendRefused(
                 f'"{message.personality}" has {self._g.settings.queue_limit} undelivered messages',
                 hint="wait until it has read some",
@@ -240,7 +238,7 @@ class Router:
         began, woke = clock.monotonic(), False
         while True:
             changed.clear()
-            row = await self._g.ledger.read(lambda c: messages.get(c, message_id))
+            row = await self._g.ledger.read(lambda c: queries.get(c, message_id))
             if row is None:
                 raise StorageError(f"message {message_id} is not in the ledger any more")
             waking = row.state == MessageState.HELD and row.reason == HoldReason.WAKING
@@ -260,7 +258,7 @@ class Router:
                 f"{row.runtime}-{row.personality}: message {row.id} {row.state}: {row.reason}",
                 code=row.state,
             )
-        depth = await self._g.ledger.read(lambda c: messages.depth(c, row.to_uid, row.runtime))
+        depth = await self._g.ledger.read(lambda c: queries.depth(c, row.to_uid, row.runtime))
         return SendResult(
             message_id=row.id,
             personality=row.personality,
@@ -282,23 +280,28 @@ class Router:
         result: SendResult | None = None,
         error: str = "",
     ) -> None:
+        queued = result is not None and not result.delivered
         self._log.append(
             delivery_record(
-                now=self._g.clock.now(),
-                path=path,
-                caller=caller.identity.address,
-                to=draft.to,
-                rt=draft.runtime,
-                ms=round((self._g.clock.monotonic() - began) * 1000),
-                length=len(draft.message),
-                att=len(draft.attachments),
-                topic=draft.topic,
-                result=result,
-                err=error,
+                self._g.clock.now(),
+                Delivery(
+                    caller=caller.identity.address,
+                    to=draft.to,
+                    ok=result is not None,
+                    elapsed_ms=round((self._g.clock.monotonic() - began) * 1000),
+                    length=len(draft.message),
+                    attachments=len(draft.attachments),
+                    runtime=draft.runtime,
+                    via=f"{result.runtime}-{result.personality}" if result else None,
+                    woke=result.woke if result else False,
+                    queued=queued,
+                    queue_kind=result.reason or None if result and queued else None,
+                    queue_depth=result.queue_depth if result and queued else None,
+                    topic=draft.topic,
+                    error=error or None,
+                    path="cli" if path == "cli" else None,
+                    message_id=result.message_id if result else None,
+                    state=result.state.value if result else None,
+                ),
             )
         )
-
-
-def local_iso(now: float) -> str:
-    """Return local ISO-8601 with offset, seconds: the form of `ts` everywhere."""
-    return datetime.fromtimestamp(now).astimezone().isoformat(timespec="seconds")

@@ -14,7 +14,7 @@ from typing import Literal
 
 from ..core.envelope import decode, extract
 from ..core.errors import EnvelopeError
-from ..runtimes.manifest import Record, lookup
+from ..runtimes.spec import Record, lookup
 
 FactKind = Literal["user", "enqueue", "dequeue", "turn_start", "turn_end"]
 

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from ..runtimes.manifest import Record
+from ..runtimes.spec import Record
 from .evidence import Fact, LineBuffer, read_line
 from .notify import Notifier
 

@@ -24,7 +24,7 @@ from ..core.errors import IapeerError, LaunchFailed, SessionGone, TmuxError
 from ..core.identity import Identity, socket_name
 from ..core.ids import new_token, token_digest
 from ..core.settings import Settings
-from ..runtimes.manifest import RuntimeSpec
+from ..runtimes.spec import RuntimeSpec
 from ..runtimes.templates import expand
 from ..storage.atomic import ensure_private_dir
 from ..storage.faults import fault
@@ -127,7 +127,7 @@ class Launcher:
             cwd=str(request.cwd),
             socket=str(plan.socket),
             started_at=around.clock.now(),
-            mode="resume" if request.resume_of else "fresh",
+            mode="fresh",
         )
 
         def open_row(conn: Connection) -> None:
@@ -226,12 +226,14 @@ class Launcher:
                 cwd=request.cwd,
                 env=server_env(around.environ),
             )
+            # A program that ended at once has no start time any more; 0 is nobody's.
+            pane = (birth.pane_pid, birth.pane_start or 0)
             born = Birth(
                 server_pid=birth.server_pid,
                 server_start=birth.server_start,
                 pane_id=birth.pane_id,
-                pane_pid=birth.pane_pid,
-                pane_start=birth.pane_start,
+                pane_pid=pane[0],
+                pane_start=pane[1],
             )
             await around.ledger.write(lambda c: rows.set_birth(c, plan.session_id, born))
             fault("launch.born")
@@ -243,7 +245,7 @@ class Launcher:
                 cwd=request.cwd,
                 tmux=server,
                 server=(birth.server_pid, birth.server_start),
-                pane=(birth.pane_pid, birth.pane_start),
+                pane=pane,
                 marks=marks_of(spec),
             )
             await self._until_ready(session)
@@ -299,7 +301,7 @@ class Launcher:
         with contextlib.suppress(TmuxError):
             facts = await server.facts() if server.session else None
             if facts is not None and not facts.pane_dead:
-                found = await self._around.ledger.read(lambda c: rows.get(c, plan.session_id))
+                found = await self._around.ledger.read(lambda c: rows.get_session(c, plan.session_id))
                 pane = _pair(found.pane_pid, found.pane_start) if found else None
         await server.kill()
         if pane is not None:
@@ -327,7 +329,7 @@ class Launcher:
                 hint=f"install {spec.launch.argv[0]!r} or mend its manifest",
                 code="binary_missing",
             )
-        session_id = request.resume_of or str(uuid.uuid4())
+        session_id = str(uuid.uuid4())
         state = peer_state_dir(request.cwd, identity.runtime)
         ensure_private_dir(state)
         ensure_private_dir(around.settings.sock_dir)
@@ -352,16 +354,15 @@ class Launcher:
         extra = read_launch_env(launch_env_path(request.cwd, identity.runtime))
         names = tuple(spec.launch.env)
         filled = dict(zip(names, expand(tuple(spec.launch.env.values()), values), strict=True))
-        argv = spec.launch.resume_argv if request.resume_of else spec.launch.argv
         return _Plan(
             session_id=session_id,
             socket=around.settings.sock_dir / socket_name(identity),
             transcript=values["transcript"],
-            argv=(*expand(argv, values), *extra.start_args),
+            argv=(*expand(spec.launch.argv, values), *extra.start_args),
             env=session_env(
                 around.environ,
                 filled,
-                extra.env,
+                dict(extra.variables),
                 strip=spec.launch.strip_env,
                 own={
                     env.PEER_IDENTITY: identity.address,

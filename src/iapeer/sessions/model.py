@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..core.identity import Identity
-from ..runtimes.manifest import RuntimeSpec
+from ..runtimes.spec import RuntimeSpec
 from .screen import Dialog, Marks
 
 if TYPE_CHECKING:
@@ -23,8 +23,6 @@ class LaunchRequest:
     uid: str
     identity: Identity
     cwd: Path
-    resume_of: str | None = None
-    """Session id to go on with; None starts afresh."""
 
 
 @dataclass

@@ -9,8 +9,9 @@ import secrets
 from collections.abc import Sequence
 from pathlib import Path
 
+from iapeer.core.errors import TmuxError
 from iapeer.sessions.tmux_command import Command, check_length, line, refusal
-from iapeer.sessions.tmux_exec import CLIENT_ENV
+from iapeer.sessions.tmux_exec import CLIENT_ENV, Program
 
 REPLY_TIMEOUT_S = 3.0
 """Longest wait for one reply; a healthy server takes under 10 ms."""
@@ -18,7 +19,6 @@ REPLY_TIMEOUT_S = 3.0
 REPLY_MAX_BYTES = 16 * 1024 * 1024
 """Longest reply; a full history of styled lines is about 3 MB."""
 
-LINE_MAX_BYTES = 4 * 1024 * 1024
 _CLOSE_TIMEOUT_S = 1.0
 _BEGIN = re.compile(r"%begin (\d+ \d+) (\d+)")
 _FROM_CLIENT = 1
@@ -36,8 +36,9 @@ class ControlClient:
     know the word.
     """
 
-    def __init__(self, process: asyncio.subprocess.Process) -> None:
-        self._process = process
+    def __init__(self, program: Program) -> None:
+        self._program = program
+        self._process = program.process
 
     @classmethod
     async def connect(cls, socket: Path, session: str, binary: str) -> ControlClient:
@@ -46,19 +47,13 @@ class ControlClient:
         Raises:
             ControlLost: no such server or session, or no answer in time.
         """
+        argv = [binary, "-N", "-u", "-C", "-S", str(socket), "attach-session"]
+        argv += ["-t", f"={session}", "-f", "ignore-size,no-output"]
         try:
-            process = await asyncio.create_subprocess_exec(
-                binary, "-N", "-u", "-C", "-S", str(socket),
-                "attach-session", "-t", f"={session}", "-f", "ignore-size,no-output",
-                stdin=asyncio.subprocess.PIPE,
-                stdout=asyncio.subprocess.PIPE,
-                stderr=asyncio.subprocess.DEVNULL,
-                env=dict(CLIENT_ENV),
-                limit=LINE_MAX_BYTES,
-            )  # fmt: skip
-        except (OSError, ValueError) as error:
+            program = await Program.start(argv, env=CLIENT_ENV, stdin=asyncio.subprocess.PIPE)
+        except TmuxError as error:
             raise ControlLost(str(error)) from error
-        client = cls(process)
+        client = cls(program)
         try:
             await client.request([])
         except BaseException:
@@ -97,13 +92,9 @@ class ControlClient:
         process = self._process
         if process.stdin is not None:
             process.stdin.close()
-        if process.returncode is None:
-            try:
-                await asyncio.wait_for(process.wait(), _CLOSE_TIMEOUT_S)
-            except TimeoutError:
-                with contextlib.suppress(ProcessLookupError):
-                    process.kill()
-                await process.wait()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(process.wait(), _CLOSE_TIMEOUT_S)
+        await self._program.end()
 
     async def _exchange(self, payload: bytes, word: str) -> list[str]:
         stdin, stdout = self._process.stdin, self._process.stdout

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
 import shutil
+from asyncio.subprocess import SubprocessStreamProtocol
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -16,6 +18,12 @@ NEEDED = (3, 2)
 
 EXEC_TIMEOUT_S = 5.0
 """A client call takes 3-14 ms (measured: tmux 3.3a); this long means a hung server."""
+
+REAP_TIMEOUT_S = 2.0
+"""Longest wait for a killed client to be reaped."""
+
+LINE_MAX_BYTES = 4 * 1024 * 1024
+"""Longest line read from a client."""
 
 CLIENT_ENV: Mapping[str, str] = {"LANG": "C.UTF-8", "PATH": "/usr/local/bin:/usr/bin:/bin"}
 """Environment of clients, which need none of ours; a server's is given to `start`."""
@@ -58,6 +66,48 @@ async def require_tmux(binary: str = "tmux") -> str:
     return path
 
 
+class Program:
+    """A child process whose pipes we can always let go of.
+
+    A tmux client hands its stdin and stdout over to the server, so when the server hangs they
+    stay open although the client is dead, and `Process.wait` would hang with it.
+    """
+
+    def __init__(
+        self, process: asyncio.subprocess.Process, transport: asyncio.SubprocessTransport
+    ) -> None:
+        self.process = process
+        self._transport = transport
+
+    @classmethod
+    async def start(
+        cls, argv: Sequence[str], *, env: Mapping[str, str], stdin: int, cwd: Path | None = None
+    ) -> Program:
+        """Start `argv` with piped output.
+
+        Raises:
+            TmuxError: it can't be started.
+        """
+        loop = asyncio.get_running_loop()
+        try:
+            transport, protocol = await loop.subprocess_exec(
+                lambda: SubprocessStreamProtocol(limit=LINE_MAX_BYTES, loop=loop),
+                *argv,
+                stdin=stdin,
+                env=dict(env),
+                cwd=cwd,
+            )
+        except (OSError, ValueError) as error:
+            raise TmuxError(f"can't run {argv[0]}: {error}", hint=_INSTALL) from error
+        return cls(asyncio.subprocess.Process(transport, protocol, loop), transport)
+
+    async def end(self) -> None:
+        """Close the pipes, kill the process if it still runs, reap it. Safe to call twice."""
+        self._transport.close()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self.process.wait(), REAP_TIMEOUT_S)
+
+
 async def run(
     argv: Sequence[str],
     *,
@@ -73,17 +123,8 @@ async def run(
         TmuxError: it can't be started, or did not end in time (it is killed then).
     """
     limit_s = EXEC_TIMEOUT_S if timeout_s is None else timeout_s
-    try:
-        process = await asyncio.create_subprocess_exec(
-            *argv,
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-            env=dict(env),
-            cwd=cwd,
-        )
-    except (OSError, ValueError) as error:
-        raise TmuxError(f"can't run {argv[0]}: {error}", hint=_INSTALL) from error
+    program = await Program.start(argv, env=env, stdin=asyncio.subprocess.DEVNULL, cwd=cwd)
+    process = program.process
     try:
         out, err = await asyncio.wait_for(process.communicate(), limit_s)
     except TimeoutError as error:
@@ -91,9 +132,7 @@ async def run(
             f"tmux did not answer within {limit_s:g} s", code="tmux_timeout", retry_after_s=1.0
         ) from error
     finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
+        await program.end()
     return (
         process.returncode or 0,
         out.decode("utf-8", "surrogateescape"),

@@ -252,7 +252,9 @@ async def test_argv_and_folder_are_taken_word_for_word(rig: Rig) -> None:
 
 async def test_a_single_argument_sees_no_shell_and_keeps_the_pid(rig: Rig) -> None:
     program = rig.folder / "a b;touch pwned;$(touch pwned)"
-    program.write_text(f"#!/bin/sh\necho $$ > {rig.log}.tmp\nmv {rig.log}.tmp {rig.log}\nsleep 60\n")
+    program.write_text(
+        f"#!/bin/sh\necho $$ > {rig.log}.tmp\nmv {rig.log}.tmp {rig.log}\nsleep 60\n"
+    )
     program.chmod(0o700)
     birth = await rig.start([str(program)])
     await until(rig.log.exists)
@@ -261,7 +263,9 @@ async def test_a_single_argument_sees_no_shell_and_keeps_the_pid(rig: Rig) -> No
 
 
 async def test_captures_have_styles_history_and_joined_lines(rig: Rig) -> None:
-    script = "printf '\\033[2mfaint\\033[0m\\n'; printf 'w%.0s' $(seq 200); echo; seq 60; exec sleep 60"
+    script = (
+        "printf '\\033[2mfaint\\033[0m\\n'; printf 'w%.0s' $(seq 200); echo; seq 60; exec sleep 60"
+    )
     await rig.start(["bash", "-c", script])
     async with asyncio.timeout(10):
         while "\n60" not in await rig.server.capture():
@@ -276,7 +280,9 @@ async def test_captures_have_styles_history_and_joined_lines(rig: Rig) -> None:
 
 async def test_both_ways_give_the_same_answers(short: Path) -> None:
     rig = Rig(short, "auto", TmuxServer(short / "s.sock"))
-    script = "printf '%%end 1 2 1\\n%%begin 1 2 1\\n\\033[31m\\303\\251 \\345\\214\\227\\033[0m  \\n\\n'"
+    script = (
+        "printf '%%end 1 2 1\\n%%begin 1 2 1\\n\\033[31m\\303\\251 \\345\\214\\227\\033[0m  \\n\\n'"
+    )
     try:
         await rig.start(["bash", "-c", f"{script}; seq 80; {script}; exec sleep 60"])
         by_exec, by_control = rig.twin("exec"), rig.server

@@ -193,8 +193,7 @@ def test_what_is_no_envelope_is_refused_by_keyword(text: str, keyword: str) -> N
             make("b", from_personality="p", from_runtime="r", from_intelligence=None, topic="t"),
         ),
         (
-            '  <iap\tfrom="p" from-personality="q" runtime="r" from-runtime="s"\n>'
-            + "<msg>n</msg><message>b</message></iap>\n",
+            '<iap\tfrom="p" from-personality="q" runtime="r" from-runtime="s"\n><msg>b</msg>',
             make("b", from_personality="p", from_runtime="r", from_intelligence=None),
         ),
         (
@@ -204,6 +203,10 @@ def test_what_is_no_envelope_is_refused_by_keyword(text: str, keyword: str) -> N
         (
             OPEN + "<attachments> /a \n\n/b\r\n</attachments><message></message></iap>",
             make("", from_personality="a", from_intelligence=None, attachments=("/a", "/b")),
+        ),
+        (
+            f"\n {OPEN}<msg>short</msg><message>m</message><message>n</message></iap> \n",
+            make("m", from_personality="a", from_intelligence=None),
         ),
         (
             OPEN + "<attachments><message>m</message></iap>",
@@ -397,6 +400,15 @@ def test_hostile_input_of_a_megabyte_takes_linear_time(unit: str, end: str) -> N
     render_for_agent(text, NOW)
     assert time.process_time() - started < 5
     assert len(rest) <= BUFFER_MAX
+
+
+def test_nested_broken_candidates_are_given_up_before_they_cost_more_than_linear_time() -> None:
+    nested = (OPEN + "<![CDATA[") * 2000
+    text = nested + "]]>" + "<![CDATA[]]>" * 5000 + "</iap>"
+    started = time.process_time()
+    assert extract(text + REAL) == ([REAL], "")
+    assert extract(nested + REAL) == ([REAL], "")
+    assert time.process_time() - started < 3
 
 
 def test_the_rest_is_bounded_and_the_stream_resynchronises() -> None:

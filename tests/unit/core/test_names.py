@@ -3,6 +3,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+import unicodedata
 
 import pytest
 from hypothesis import given
@@ -70,6 +71,11 @@ def test_names_of_the_contract_normalise_as_listed(text: str, name: str, valid: 
 )
 def test_other_scripts_symbols_and_broken_text_only_separate(text: str, name: str) -> None:
     assert normalize_name(text) == name
+
+
+@pytest.mark.parametrize(("text", "name"), [("Андрей", "andrey"), ("が", "ga"), ("한", "han")])
+def test_a_folder_name_stored_decomposed_gives_the_same_name(text: str, name: str) -> None:
+    assert normalize_name(unicodedata.normalize("NFD", text)) == normalize_name(text) == name
 
 
 @given(st.text() | st.text(alphabet=st.characters(codec=None, categories=["L", "M", "N", "C"])))

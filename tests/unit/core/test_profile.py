@@ -291,6 +291,7 @@ def test_a_record_keeps_its_legacy_word_while_the_nature_is_reasserted() -> None
     record = RegistryRecord.from_json(RECORD | {"intelligence": "scripted"})
     assert record.with_intelligence("absent").to_json()["intelligence"] == "scripted"
     assert record.with_intelligence("natural").to_json()["intelligence"] == "natural"
+    assert record.with_intelligence("human").to_json()["intelligence"] == "human"
     with pytest.raises(InvalidInput, match=r"artificial\|natural\|absent"):
         record.with_intelligence("garbage")
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from ...core.envelope import Envelope
 from ...core.identity import Identity
 from ...core.states import HoldReason
-from ...runtimes.manifest import RuntimeSpec
+from ...runtimes.spec import RuntimeSpec
 from .port import HandOver
 
 
@@ -52,6 +52,11 @@ class InboxDoor:
         if session.closed:
             return HoldReason.OFFLINE
         return HoldReason.BUSY if session.queue.full() else None
+
+    async def is_busy(self, session: InboxSession) -> bool:
+        """A stream has no turns."""
+        del session
+        return False
 
     async def hand_over(self, session: InboxSession, envelope: Envelope, marker: str) -> HandOver:
         """Queue one message for the stream; `marker` is not needed: the ack carries the id."""

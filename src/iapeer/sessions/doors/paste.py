@@ -53,9 +53,13 @@ class PasteDoor:
         # No composer on the screen: a menu or a picker that would swallow the paste.
         return HoldReason.BUSY if screen.composer.kind == "none" else None
 
+    async def is_busy(self, session: TmuxSession) -> bool:
+        """By the runtime's own busy marks."""
+        return (await self._look(session)).busy
+
     async def hand_over(self, session: TmuxSession, envelope: Envelope, marker: str) -> HandOver:
         """Paste, let it settle, press Enter, see the composer clear."""
-        text = agent_text(envelope, datetime.now().astimezone())
+        text = self._text(envelope)
         fault("paste.before_paste")
         pasted = await session.tmux.paste(
             text.encode("utf-8"), buffer=f"iap-{marker}", marker=marker
@@ -65,6 +69,9 @@ class PasteDoor:
         fault("paste.after_paste")
         await self._settle(session)
         return await self._submit(session, marker)
+
+    def _text(self, envelope: Envelope) -> str:
+        return agent_text(envelope, datetime.now().astimezone())
 
     async def finish(self, session: TmuxSession, marker: str) -> HandOver:
         """Go by the two options in the server, and by what the composer holds."""
@@ -112,3 +119,11 @@ class PasteDoor:
     async def _look(self, session: TmuxSession) -> Screen:
         return read_screen(await session.tmux.capture(styled=True), session.marks)
 
+
+class PaneDoor(PasteDoor):
+    """The same hands for a router that reads raw lines: the wire form, nothing to look at."""
+
+    name = "pane"
+
+    def _text(self, envelope: Envelope) -> str:
+        return safe_text(encode(envelope)).text

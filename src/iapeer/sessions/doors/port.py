@@ -36,6 +36,9 @@ class Door(Protocol):
     async def probe(self, session: Any) -> HoldReason | None:
         """Return why nothing may be handed over right now, None when it may."""
 
+    async def is_busy(self, session: Any) -> bool:
+        """Whether a turn is running."""
+
     async def hand_over(self, session: Any, envelope: Envelope, marker: str) -> HandOver:
         """Hand one message over. The caller has journalled the attempt."""
 

@@ -92,8 +92,7 @@ def ensure_ledger(path: Path, busy_timeout_s: float) -> None:
     if not _exists(path):
         _create(path)
     try:
-        with contextlib.closing(_raw(path, busy_timeout_s, "ro")) as conn:
-            check_owner(conn, str(path))
+        check_content(path, busy_timeout_s)
         with contextlib.closing(_raw(path, busy_timeout_s, "rw")) as conn:
             _configure(conn)
             migrate(conn)
@@ -139,6 +138,18 @@ def check_access(path: Path) -> None:
             hint=f"chmod 600 {path}, or mount its disk writable",
             code="read_only",
         )
+
+
+def check_content(path: Path, busy_timeout_s: float) -> None:
+    """Refuse a file that is no ledger of this version, without changing or making any file.
+
+    Raises StorageError, sqlite3.Error.
+    """
+    # Reading a WAL database makes its side files; `immutable` does without. It would not see what
+    # a write-ahead log holds, so it is for a file that has none.
+    mode = "ro" if Path(f"{path}-wal").exists() else "ro&immutable=1"
+    with contextlib.closing(_raw(path, busy_timeout_s, mode)) as conn:
+        check_owner(conn, str(path))
 
 
 def connect(

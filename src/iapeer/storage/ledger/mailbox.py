@@ -33,11 +33,11 @@ class Job:
         self.result = self.fn(conn)
 
     def fail(self, error: BaseException) -> None:
-        """Let the caller get `error`; the first one stays."""
+        """Let the caller get `error`; the first one stays. What is no Exception comes wrapped."""
         if self.error is None:
-            if isinstance(error, StopIteration):
-                # A future refuses it: it would end the coroutine that awaits.
-                wrapped = RuntimeError("the function raised StopIteration")
+            if isinstance(error, StopIteration) or not isinstance(error, Exception):
+                # A future refuses the first, and the others would end the caller's loop.
+                wrapped = RuntimeError(f"the function raised {type(error).__name__}")
                 wrapped.__cause__ = error
                 error = wrapped
             self.error = error

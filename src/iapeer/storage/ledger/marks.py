@@ -49,6 +49,18 @@ def marks_of(conn: sqlite3.Connection, uid: str, runtime: str | None = None) -> 
     return [MarkRow(uid=u, runtime=r, mark=m, set_at=t, value=v) for u, r, m, t, v in found]
 
 
+def marks_named(conn: sqlite3.Connection, mark: str) -> list[MarkRow]:
+    """Return every identity's mark of that name, by peer and runtime."""
+    found = conn.execute(
+        "SELECT uid, runtime, mark, set_at, value FROM marks WHERE mark = ? ORDER BY uid, runtime",
+        (mark,),
+    )
+    return [
+        MarkRow(uid=uid, runtime=runtime, mark=name, set_at=set_at, value=value)
+        for uid, runtime, name, set_at, value in found
+    ]
+
+
 def record_death(  # noqa: PLR0913, PLR0917 - one row, column by column
     conn: sqlite3.Connection, uid: str, runtime: str, kind: str, now: float, detail: str
 ) -> None:

@@ -297,13 +297,15 @@ def fail_for_uid(conn: sqlite3.Connection, uid: str, reason: str, now: float) ->
 
 
 def expire_due(conn: sqlite3.Connection, now: float, limit: int = 1000) -> list[MessageRow]:
-    """Expire at most `limit` waiting messages whose time has passed and return them, in order.
+    """Expire at most `limit` waiting messages whose time has passed and return them.
 
-    One that is in flight is left alone: it expires if it comes back.
+    The longest due come first. One that is in flight is left alone: it expires if it comes back.
     """
     where = f"expires_at <= ? AND {UNDELIVERED_SQL} AND state IN ({sources_sql(Event.EXPIRE)})"
     step = _Step(event=Event.EXPIRE, now=now, reason="ttl")
-    return [_store(conn, row, step) for row in select(conn, where, (now,), limit)]
+    return [
+        _store(conn, row, step) for row in select(conn, where, (now,), limit, "expires_at, seq")
+    ]
 
 
 def retarget(conn: sqlite3.Connection, uid: str, new_personality: str) -> int:

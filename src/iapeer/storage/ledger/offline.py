@@ -7,8 +7,7 @@ import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
-from .dbfile import check_access, connect, ensure_ledger, translate
-from .schema import check_owner
+from .dbfile import check_access, check_content, connect, ensure_ledger, translate
 
 
 @contextlib.contextmanager
@@ -48,8 +47,8 @@ def offline_read(path: Path, busy_timeout_s: float = 5.0) -> Iterator[sqlite3.Co
     """
     check_access(path)
     try:
+        check_content(path, busy_timeout_s)
         with contextlib.closing(connect(path, busy_timeout_s, readonly=True)) as conn:
-            check_owner(conn, str(path))
             conn.execute("BEGIN")
             yield conn
     except sqlite3.Error as error:

@@ -58,10 +58,14 @@ def history(conn: sqlite3.Connection, message_id: str) -> list[HistoryRow]:
 
 
 def select(
-    conn: sqlite3.Connection, where: str, values: Iterable[Any], limit: int = -1
+    conn: sqlite3.Connection,
+    where: str,
+    values: Iterable[Any],
+    limit: int = -1,
+    order: str = "seq",
 ) -> list[MessageRow]:
-    """Return the messages `where` (trusted text of this package) matches, in order."""
-    found = conn.execute(f"{_SELECT} WHERE {where} ORDER BY seq LIMIT ?", (*values, limit))
+    """Return the messages `where` matches; `where` and `order` are trusted text of this package."""
+    found = conn.execute(f"{_SELECT} WHERE {where} ORDER BY {order} LIMIT ?", (*values, limit))
     return [message_row(row) for row in found]
 
 

@@ -1,0 +1,296 @@
+"""The JSON endpoints below `/api/v1`: bodies checked by msgspec, every error in one shape.
+
+`send`, `inbox` and the prompt hook need an identity and answer on both listeners; everything
+about peers, sessions and other people's messages is the operator's and answers on the unix
+socket only.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+from starlette.types import ASGIApp
+
+from iapeer.core.draft import Draft
+from iapeer.core.errors import IapeerError, InvalidInput, Unauthorized
+from iapeer.core.ids import is_message_id
+from iapeer.core.names import is_valid_name, is_valid_runtime
+from iapeer.core.settings import Settings
+from iapeer.core.text import one_line
+from iapeer.daemon.answers import error_response, internal_error, json_response, log_call, log_crash
+from iapeer.daemon.auth import Claim, Listener, Proof, check_operator, claim_of, prove
+from iapeer.daemon.inbox_stream import InboxStreams
+from iapeer.daemon.services import Services
+
+PREFIX = "/api/v1"
+ENTRANCE_HEADER = "x-iapeer-entrance"
+"""`cli` marks a send of the command line in the delivery log; only believed on the unix socket."""
+
+_Body = TypeVar("_Body")
+_Handler = Callable[[Request], Awaitable[Response | ASGIApp]]
+
+
+class SendBody(msgspec.Struct, forbid_unknown_fields=True):
+    """Body of `send`; limits and patterns are checked by the router, in the contract's order."""
+
+    to: str = ""
+    message: str = ""
+    runtime: str | None = None
+    topic: str | None = None
+    attachments: tuple[Any, ...] = ()
+    sender: str = msgspec.field(name="from", default="")
+    key: str | None = None
+
+
+class RuntimeBody(msgspec.Struct, forbid_unknown_fields=True):
+    """Body of `stop`, `start` and `wake`; no runtime means all of them, or the default one."""
+
+    runtime: str | None = None
+
+
+class RemoveBody(msgspec.Struct, forbid_unknown_fields=True):
+    """Body of `remove`; `force` ends a running peer first."""
+
+    force: bool = False
+
+
+class RenameBody(msgspec.Struct, forbid_unknown_fields=True):
+    """Body of `rename`."""
+
+    to: str
+
+
+class AckBody(msgspec.Struct, forbid_unknown_fields=True):
+    """Body of `inbox/ack`."""
+
+    id: str
+    sender: str = msgspec.field(name="from", default="")
+
+
+class HookBody(msgspec.Struct):
+    """What a runtime tells its prompt hook; whatever else it tells is not ours to refuse."""
+
+    prompt: str
+
+
+@dataclass
+class _Call:
+    """What the log says about one call."""
+
+    verb: str
+    proof: str = ""
+    sender: str = ""
+    ok: bool = False
+    code: str | None = None
+
+
+class Api:
+    """The endpoints, as routes for the application."""
+
+    def __init__(self, settings: Settings, services: Services, streams: InboxStreams) -> None:
+        self._settings = settings
+        self._services = services
+        self._streams = streams
+
+    def routes(self) -> list[Route]:
+        """Return one route per path, each with its one method."""
+        return [
+            self._route("GET", "/ping", self._ping),
+            self._route("POST", "/send", self._send),
+            self._route("GET", "/peers", self._peers),
+            self._route("GET", "/status", self._status),
+            self._route("POST", "/peers/{peer}/stop", self._stop),
+            self._route("POST", "/peers/{peer}/start", self._start),
+            self._route("POST", "/peers/{peer}/wake", self._wake),
+            self._route("POST", "/peers/{peer}/remove", self._remove),
+            self._route("POST", "/peers/{peer}/rename", self._rename),
+            self._route("GET", "/messages/{id}", self._trace),
+            self._route("POST", "/hook/prompt", self._prompt),
+            self._route("GET", "/inbox", self._inbox),
+            self._route("POST", "/inbox/ack", self._ack),
+        ]
+
+    def _route(self, method: str, path: str, handler: _Handler) -> Route:
+        async def endpoint(request: Request) -> Response | ASGIApp:
+            call = request.state.call = _Call(f"{method} {path}")
+            try:
+                response = await handler(request)
+                call.ok = True
+            except IapeerError as error:
+                call.code = error.code
+                response = error_response(error)
+            except Exception as error:  # noqa: BLE001 - the root of this request
+                log_crash(call.verb, error)
+                call.code = "internal"
+                response = error_response(internal_error())
+            self._log(request, call)
+            return response
+
+        route = Route(PREFIX + path, endpoint, methods=[method])
+        # A HEAD of the inbox would take the stream away from its reader.
+        route.methods = {method}
+        return route
+
+    async def _ping(self, _request: Request) -> Response:
+        return json_response({"ok": True, "version": self._services.version, "pid": os.getpid()})
+
+    async def _send(self, request: Request) -> Response:
+        body = await _decode(request, SendBody)
+        proof = await self._prove(request, body.sender)
+        draft = Draft(
+            to=body.to,
+            message=body.message,
+            runtime=body.runtime,
+            topic=body.topic,
+            attachments=body.attachments,
+        )
+        result = await self._services.postman.send(
+            proof.caller, draft, path=_entrance(request), key=body.key
+        )
+        return json_response(result.to_json())
+
+    async def _peers(self, request: Request) -> Response:
+        check_operator(request)
+        return json_response({"ok": True, "peers": await self._services.fleet.peers()})
+
+    async def _status(self, request: Request) -> Response:
+        check_operator(request)
+        return json_response({"ok": True, "status": await self._services.fleet.status()})
+
+    async def _stop(self, request: Request) -> Response:
+        peer, runtime = await _target(request)
+        return json_response(
+            {"ok": True, "actions": await self._services.fleet.stop(peer, runtime)}
+        )
+
+    async def _start(self, request: Request) -> Response:
+        peer, runtime = await _target(request)
+        return json_response(
+            {"ok": True, "actions": await self._services.fleet.start(peer, runtime)}
+        )
+
+    async def _wake(self, request: Request) -> Response:
+        peer, runtime = await _target(request)
+        return json_response({"ok": True, "attach": await self._services.fleet.wake(peer, runtime)})
+
+    async def _remove(self, request: Request) -> Response:
+        check_operator(request)
+        peer = _peer(request)
+        body = await _decode(request, RemoveBody)
+        done = await self._services.fleet.remove(peer, force=body.force)
+        return json_response({"ok": True, "result": done})
+
+    async def _rename(self, request: Request) -> Response:
+        check_operator(request)
+        peer = _peer(request)
+        body = await _decode(request, RenameBody)
+        done = await self._services.fleet.rename(peer, _checked_name(body.to))
+        return json_response({"ok": True, "result": done})
+
+    async def _trace(self, request: Request) -> Response:
+        check_operator(request)
+        message_id = request.path_params["id"]
+        if not is_message_id(message_id):
+            raise InvalidInput(f"{one_line(message_id, 80)!r} is no message id")
+        trace = await self._services.postman.trace(message_id)
+        return json_response({"ok": True, "message": trace})
+
+    async def _prompt(self, request: Request) -> Response:
+        claim = self._claim(request)
+        session = await self._services.tokens.session_of(claim.token) if claim.token else None
+        if session is None:
+            raise Unauthorized(
+                "the prompt hook needs the token of a live session",
+                hint="the hook runs in a session that iapeer started",
+            )
+        _call(request).proof = "token"
+        body = await _decode(request, HookBody)
+        seen = await self._services.evidence.prompt_seen(session, body.prompt)
+        return json_response({"ok": True, "seen": seen})
+
+    async def _inbox(self, request: Request) -> ASGIApp:
+        proof = await self._prove(request)
+        return self._streams.stream(proof.caller)
+
+    async def _ack(self, request: Request) -> Response:
+        body = await _decode(request, AckBody)
+        proof = await self._prove(request, body.sender)
+        acked = await self._services.inbox.ack(proof.caller, body.id)
+        return json_response({"ok": True, "acked": acked})
+
+    def _claim(self, request: Request, sender: str = "") -> Claim:
+        static_bearer = bool(self._settings.bearer_token)
+        return claim_of(request, static_bearer=static_bearer, sender=sender)
+
+    async def _prove(self, request: Request, sender: str = "") -> Proof:
+        proof = await prove(self._claim(request, sender), self._services.tokens)
+        call = _call(request)
+        call.proof = proof.proof
+        call.sender = proof.caller.address
+        return proof
+
+    def _log(self, request: Request, call: _Call) -> None:
+        state = request.scope["state"]
+        peer = state["peer"]
+        log_call(
+            loud=self._settings.daemon_log or call.proof == "uid",
+            verb=call.verb,
+            listener=state["listener"],
+            sender=call.sender or None,
+            proof=call.proof or None,
+            pid=peer.pid if peer else None,
+            ok=call.ok,
+            code=call.code,
+        )
+
+
+def _call(request: Request) -> _Call:
+    call: _Call = request.state.call
+    return call
+
+
+def _entrance(request: Request) -> str:
+    unix = request.scope["state"]["listener"] is Listener.UNIX
+    return "cli" if unix and request.headers.get(ENTRANCE_HEADER) == "cli" else "http"
+
+
+async def _target(request: Request) -> tuple[str, str | None]:
+    """Return the peer of the path and the runtime of the body, for the operator only."""
+    check_operator(request)
+    peer = _peer(request)
+    runtime = (await _decode(request, RuntimeBody)).runtime
+    if runtime is not None and not is_valid_runtime(runtime):
+        raise InvalidInput(f"invalid runtime {one_line(runtime, 80)!r}")
+    return peer, runtime
+
+
+def _peer(request: Request) -> str:
+    return _checked_name(request.path_params["peer"])
+
+
+def _checked_name(name: str) -> str:
+    if not is_valid_name(name):
+        raise InvalidInput(f"invalid personality {one_line(name, 80)!r}")
+    return name
+
+
+async def _decode(request: Request, kind: type[_Body]) -> _Body:
+    """Return the body as `kind`; no body is `{}`.
+
+    Raises InvalidInput.
+    """
+    raw = await request.body()
+    media = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if raw and media != "application/json":
+        raise InvalidInput("the body must be application/json", code="media_type")
+    try:
+        return msgspec.json.decode(raw or b"{}", type=kind)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise InvalidInput(f"bad request body: {one_line(str(error), 200)}") from None

@@ -1,0 +1,230 @@
+"""The ASGI application: one gate in front of everything, then the API and `/mcp`."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import anyio
+from starlette.applications import Starlette
+from starlette.datastructures import Headers
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from iapeer.core.errors import IapeerError, InvalidInput
+from iapeer.core.settings import Settings
+from iapeer.core.text import one_line
+from iapeer.daemon.answers import error_response, internal_error, log_crash, log_refusal
+from iapeer.daemon.api import Api
+from iapeer.daemon.auth import check_account, check_bearer, check_host, check_origin
+from iapeer.daemon.inbox_stream import InboxStreams
+from iapeer.daemon.services import Services
+
+if TYPE_CHECKING:
+    from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
+
+MCP_PATH = "/mcp"
+BODY_S = 10.0
+"""How long a request body may take to arrive."""
+MCP_READY_S = 10.0
+"""How long a request waits for the MCP SDK to be imported (measured: 1.0-1.5 s)."""
+
+
+class LazyMcp:
+    """`/mcp`: the SDK is imported in a thread, and requests that come before it is there wait."""
+
+    def __init__(self, settings: Settings, services: Services) -> None:
+        self._settings = settings
+        self._services = services
+        self._ready = asyncio.Event()
+        self._stop = asyncio.Event()
+        self._manager: StreamableHTTPSessionManager | None = None
+
+    async def run(self) -> None:
+        """Import, serve until `stop`; the task that calls this owns everything the SDK starts."""
+        try:
+            module = await asyncio.to_thread(importlib.import_module, "iapeer.daemon.mcp")
+            manager: StreamableHTTPSessionManager = module.make_manager(
+                self._settings, self._services
+            )
+            async with manager.run():
+                self._manager = manager
+                self._ready.set()
+                await self._stop.wait()
+        except Exception as error:  # noqa: BLE001 - the root of this task
+            log_crash("mcp", error)
+        finally:
+            self._manager = None
+            self._ready.set()
+
+    def stop(self) -> None:
+        """End `run`."""
+        self._stop.set()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one POST; 503 when the SDK is not there in time."""
+        try:
+            async with asyncio.timeout(MCP_READY_S):
+                await self._ready.wait()
+        except TimeoutError:
+            pass
+        if self._manager is None:
+            error = IapeerError("MCP is not ready", code="starting", retry_after_s=1.0)
+            await error_response(error, rpc=True)(scope, receive, send)
+            return
+        await self._manager.handle_request(scope, receive, send)
+
+
+def build_app(
+    settings: Settings, services: Services, streams: InboxStreams, mcp: LazyMcp, port: Port
+) -> ASGIApp:
+    """Return the application; `port` is asked per request, for port 0 is known after binding."""
+    routes = [
+        *Api(settings, services, streams).routes(),
+        Route(MCP_PATH, mcp, methods=["POST"]),
+    ]
+    app = Starlette(routes=routes, exception_handlers={404: _not_found, 405: _wrong_method})
+    app.router.redirect_slashes = False
+    return Gate(app, settings, port)
+
+
+Port = Callable[[], int]
+
+
+class Gate:
+    """What every request passes before any other code sees it, and the root of its task.
+
+    In order: static bearer, account, Host, Origin, body. The body is read here, whole and within
+    size and time, so that nothing behind the gate can be kept waiting by a slow sender.
+    """
+
+    def __init__(self, app: ASGIApp, settings: Settings, port: Port) -> None:
+        self._app = app
+        self._settings = settings
+        self._port = port
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request; errors never leave here."""
+        answered = False
+
+        async def watched(message: Message) -> None:
+            nonlocal answered
+            answered = True
+            await send(message)
+
+        try:
+            try:
+                self._check(scope)
+                body = await self._body(scope, receive)
+            except IapeerError as error:
+                log_refusal(error, **_facts(scope))
+                await self._render(error, scope, receive, watched)
+                return
+            if body is not None:
+                await self._app(scope, body, watched)
+        except asyncio.CancelledError:
+            # The daemon is going down and this request did not end in time.
+            await _cut(scope)
+        except Exception as error:  # noqa: BLE001 - the root of this request
+            if not isinstance(error, TimeoutError):
+                log_crash("request", error)
+            if answered:
+                await _cut(scope)
+            else:
+                await self._render(internal_error(), scope, receive, watched)
+
+    def _check(self, scope: Scope) -> None:
+        headers = Headers(scope=scope)
+        state = scope["state"]
+        check_bearer(self._settings.bearer_token, headers.get("authorization", ""))
+        check_account(state["listener"], state["peer"])
+        check_host(state["listener"], headers.get("host", ""), self._port())
+        check_origin(headers.get("origin", ""), self._port())
+
+    async def _body(self, scope: Scope, receive: Receive) -> Receive | None:
+        """Read the whole body and return it as a channel; None when the caller is gone.
+
+        Raises InvalidInput for one too large or too slow.
+        """
+        limit = self._settings.max_body_bytes
+        declared = Headers(scope=scope).get("content-length", "")
+        if declared.isdigit() and int(declared) > limit:
+            raise _too_large(limit)
+        body = bytearray()
+        try:
+            with anyio.fail_after(BODY_S):
+                while True:
+                    message = await receive()
+                    if message["type"] != "http.request":
+                        return None
+                    body += message.get("body", b"")
+                    if len(body) > limit:
+                        raise _too_large(limit)
+                    if not message.get("more_body", False):
+                        break
+        except TimeoutError:
+            raise InvalidInput(
+                f"the request body did not arrive within {BODY_S:g} s", code="timeout"
+            ) from None
+        return _replay(bytes(body), receive)
+
+    async def _render(self, error: IapeerError, scope: Scope, receive: Receive, send: Send) -> None:
+        rpc = not scope["path"].startswith("/api/")
+        await error_response(error, rpc=rpc)(scope, receive, send)
+
+
+def _replay(body: bytes, receive: Receive) -> Receive:
+    """Return a channel that gives `body` once and then what the connection says."""
+    given = False
+
+    async def channel() -> Message:
+        nonlocal given
+        if given:
+            return await receive()
+        given = True
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    return channel
+
+
+def _too_large(limit: int) -> InvalidInput:
+    return InvalidInput(
+        f"the request body is larger than {limit} bytes",
+        hint="write the long part to a file and attach its path",
+        code="body_too_large",
+    )
+
+
+async def _cut(scope: Scope) -> None:
+    """Drop the connection of a response that can't be finished, buffered bytes included."""
+    scope["state"]["abort"]()
+    # The server learns of the lost connection in the loop's next round.
+    await asyncio.sleep(0)
+
+
+def _facts(scope: Scope) -> dict[str, object]:
+    return {
+        "listener": scope["state"]["listener"],
+        "method": scope["method"],
+        "path": one_line(scope["path"], 120),
+    }
+
+
+async def _not_found(request: Request, _error: Exception) -> Response:
+    path = one_line(request.url.path, 120)
+    return error_response(InvalidInput(f"no such path: {path}", code="unknown_path"))
+
+
+async def _wrong_method(request: Request, error: Exception) -> Response:
+    allow = (error.headers or {}).get("Allow", "") if isinstance(error, HTTPException) else ""
+    refusal = InvalidInput(
+        f"{request.method} is not allowed here", hint=f"use {allow}", code="wrong_method"
+    )
+    log_refusal(refusal, **_facts(request.scope))
+    rpc = request.url.path == MCP_PATH
+    return error_response(refusal, rpc=rpc, headers={"allow": allow})

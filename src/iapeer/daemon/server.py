@@ -1,0 +1,275 @@
+"""The daemon's listeners: one HTTP server on a unix socket and on loopback TCP, in our own loop.
+
+Start: TCP, unix socket, `router.json`, then the heavy imports. Stop: no new connections, streams
+ended, running requests given a moment, the rest cut, `router.json` and the socket's file removed
+if they are still ours.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import socket
+from collections.abc import Iterator
+from typing import Any
+
+import h11
+import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
+
+from iapeer.core.errors import IapeerError
+from iapeer.core.settings import Settings
+from iapeer.daemon import discovery
+from iapeer.daemon.answers import log_crash
+from iapeer.daemon.app import MCP_PATH, LazyMcp, build_app
+from iapeer.daemon.auth import Listener
+from iapeer.daemon.discovery import Discovery
+from iapeer.daemon.inbox_stream import InboxStreams
+from iapeer.daemon.listeners import LOOPBACK, UnixListener, bind_tcp, peer_of
+from iapeer.daemon.services import Services
+from iapeer.storage.paths import Paths
+
+HEAD_BYTES = 32 * 1024
+"""Largest request line and headers."""
+HEAD_S = 10.0
+"""How long a request head may take to arrive; without it half a request stays for ever."""
+KEEP_ALIVE_S = 30
+LINGER_S = 2.0
+"""How long the rest of a refused body is read and dropped, so that the caller sees the refusal."""
+TCP_CONNECTIONS_MAX = 256
+"""Every local account reaches TCP; what is beyond this must not cost the unix socket anything."""
+GRACE_S = 2.0
+"""How long running requests may take to end at stop."""
+_START_S = 10.0
+_STEP_S = 1.0
+
+_QUIET = ("uvicorn.error", "mcp", "sse_starlette")
+"""Loggers that write bodies at DEBUG (sse-starlette) or a line per request."""
+
+
+class DaemonServer:
+    """The HTTP edge of the daemon; `start` and `stop` are called once each."""
+
+    def __init__(self, settings: Settings, services: Services) -> None:
+        self._settings = settings
+        self._discovery_path = Paths(settings.root).discovery
+        self._streams = InboxStreams(services.inbox)
+        self._mcp = LazyMcp(settings, services)
+        self._app = build_app(settings, services, self._streams, self._mcp, lambda: self.port)
+        self._port = settings.port
+        self._unix: UnixListener | None = None
+        self._found: Discovery | None = None
+        self._server: _Server | None = None
+        self._tasks: list[asyncio.Task[None]] = []
+
+    @property
+    def port(self) -> int:
+        """Return the TCP port; the real one after `start`, also for port 0."""
+        return self._port
+
+    @property
+    def url(self) -> str:
+        """Return the URL MCP clients are configured with."""
+        return f"http://{LOOPBACK}:{self.port}{MCP_PATH}"
+
+    async def start(self) -> None:
+        """Bind, serve, announce; when this returns both listeners answer.
+
+        Raises PortBusy, DaemonRunning, ConfigError or StorageError; then nothing of ours is left.
+        """
+        try:
+            await self._start()
+        except BaseException:
+            await self.stop()
+            raise
+
+    async def stop(self) -> None:
+        """Stop accepting, end streams and requests, remove our files; bounded, never raises."""
+        self._streams.close()
+        if self._server is not None:
+            self._server.finish()
+        self._mcp.stop()
+        await _settle(self._tasks, GRACE_S + 3 * _STEP_S)
+        self._tasks.clear()
+        if self._unix is not None:
+            self._unix.sock.close()
+            self._unix.unlink()
+            self._unix = None
+        if self._found is not None:
+            try:
+                discovery.remove(self._discovery_path, self._found)
+            except IapeerError as error:
+                log_crash("remove router.json", error)
+            self._found = None
+
+    async def _start(self) -> None:
+        for name in _QUIET:
+            logging.getLogger(name).setLevel(logging.ERROR)
+        tcp = bind_tcp(self._settings.port)
+        try:
+            self._unix = UnixListener(self._settings.daemon_socket)
+        except IapeerError:
+            tcp.close()
+            raise
+        self._port = tcp.getsockname()[1]
+        self._server = _Server(_config(self._app))
+        serving = asyncio.create_task(self._server.serve([self._unix.sock, tcp]), name="http")
+        self._tasks.append(serving)
+        await self._server.wait_ready(serving)
+        self._found = Discovery(sock=str(self._unix.path), tcp=self.url)
+        discovery.write(self._discovery_path, self._found)
+        self._tasks.append(asyncio.create_task(self._mcp.run(), name="mcp"))
+
+
+class PeerProtocol(H11Protocol):
+    """uvicorn's protocol, which also tells who is connected and gives no time to half requests.
+
+    `scope["state"]` has `listener`, `peer` (PeerCred or None) and `abort`.
+    """
+
+    listener = Listener.TCP
+    _timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Read the other side's credentials before its first byte."""
+        super().connection_made(transport)
+        sock = transport.get_extra_info("socket")
+        unix = sock.family == socket.AF_UNIX
+        self.listener = Listener.UNIX if unix else Listener.TCP
+        self.app_state = {
+            "listener": self.listener,
+            "peer": peer_of(sock) if unix else None,
+            "abort": transport.abort,
+        }
+        self._arm(HEAD_S)
+        if not unix and self._tcp_connections() > TCP_CONNECTIONS_MAX:
+            transport.abort()
+
+    def data_received(self, data: bytes) -> None:
+        """Give the head of a request a deadline, from its first byte."""
+        super().data_received(data)
+        cycle: RequestResponseCycle | None = self.cycle  # uvicorn's annotation leaves the None out
+        if cycle is not None and not cycle.response_complete:
+            self._disarm()
+        elif self._timer is None:
+            self._arm(HEAD_S)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forget the deadline."""
+        self._disarm()
+        super().connection_lost(exc)
+
+    def on_response_complete(self) -> None:
+        """Go on reading a body that was refused, for a moment only."""
+        super().on_response_complete()
+        if self.conn.their_state is h11.SEND_BODY:
+            self._arm(LINGER_S)
+
+    def timeout_keep_alive_handler(self) -> None:
+        """Drop an idle connection whose other side has not read its answer: a close would wait."""
+        if self.transport.get_write_buffer_size():
+            self.transport.abort()
+        else:
+            super().timeout_keep_alive_handler()
+
+    def _arm(self, seconds: float) -> None:
+        self._disarm()
+        self._timer = self.loop.call_later(seconds, self.transport.abort)
+
+    def _disarm(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _tcp_connections(self) -> int:
+        return sum(
+            isinstance(other, PeerProtocol) and other.listener is Listener.TCP
+            for other in self.connections
+        )
+
+
+class _Server(uvicorn.Server):
+    """uvicorn without its signal handlers, its ten wake-ups a second and its unbounded waits."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self._ready = asyncio.Event()
+        self._finish = asyncio.Event()
+
+    def finish(self) -> None:
+        """Let `serve` shut down and return."""
+        self._finish.set()
+
+    async def wait_ready(self, serving: asyncio.Task[None]) -> None:
+        """Wait until the listeners are served; raises what `serving` raised instead."""
+        ready = asyncio.create_task(self._ready.wait())
+        await asyncio.wait((ready, serving), timeout=_START_S, return_when="FIRST_COMPLETED")
+        ready.cancel()
+        if serving.done():
+            await serving
+        if not self._ready.is_set():
+            raise IapeerError(f"the HTTP server did not start within {_START_S:g} s")
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave the signals to the program this server runs in."""
+        yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Serve the sockets and say so."""
+        await super().startup(sockets)
+        self._ready.set()
+
+    async def main_loop(self) -> None:
+        """Wait to be told; the date header that uvicorn ticks for is off."""
+        await self._finish.wait()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Close the listeners, let running requests end for `GRACE_S`, cut what is left."""
+        for server in self.servers:
+            server.close()
+        for sock in sockets or []:
+            sock.close()
+        for connection in list(self.server_state.connections):
+            with contextlib.suppress(h11.LocalProtocolError):
+                connection.shutdown()
+        running = list(self.server_state.tasks)
+        if running:
+            await asyncio.wait(running, timeout=GRACE_S)
+        for connection in list(self.server_state.connections):
+            connection.transport.abort()
+        await asyncio.sleep(0)
+        await _settle(running, 0)
+
+
+async def _settle(tasks: list[asyncio.Task[None]], grace_s: float) -> None:
+    """Wait for tasks, then cancel them and wait again; a failed one leaves a line in the log."""
+    if not tasks:
+        return
+    _done, late = await asyncio.wait(tasks, timeout=grace_s)
+    for task in late:
+        task.cancel()
+    if late:
+        await asyncio.wait(late, timeout=_STEP_S)
+    for task in tasks:
+        if task.done() and not task.cancelled() and (error := task.exception()) is not None:
+            log_crash(task.get_name(), error)
+
+
+def _config(app: Any) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,
+        http=PeerProtocol,
+        ws="none",
+        loop="none",
+        lifespan="off",
+        interface="asgi3",
+        log_config=None,
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        date_header=False,
+        timeout_keep_alive=KEEP_ALIVE_S,
+        h11_max_incomplete_event_size=HEAD_BYTES,
+    )

@@ -1,0 +1,148 @@
+"""The end of a session: what it died of, and which of its messages must go round again."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..core.errors import RuntimeUnknown, SessionGone, TmuxError
+from ..core.states import MessageState
+from ..sessions.evidence import Fact
+from ..sessions.follow import TranscriptFollower
+from ..sessions.model import TmuxSession
+from ..sessions.process import is_alive
+from ..sessions.screen import read_screen
+from ..sessions.tmux import PASTED
+from ..storage.ledger.rows import MessageRow, SessionRow
+from .delivery import marker_of
+from .journal import Journal
+from .letters import Session
+
+if TYPE_CHECKING:
+    from .services import LaneServices
+
+
+@dataclass(frozen=True)
+class Obituary:
+    """How a session died; `status` and `signal` are None when nobody knows."""
+
+    cause: str
+    server_alive: bool
+    status: int | None = None
+    signal: int | None = None
+    tail: str = ""
+
+    def describe(self) -> str:
+        """Return one line for people."""
+        how = self.cause
+        if self.status is not None:
+            how += f", exit status {self.status}"
+        if self.signal is not None:
+            how += f", signal {self.signal}"
+        return f"{how}; last words: {self.tail}" if self.tail else how
+
+    def log_fields(self, identity: str) -> Mapping[str, object]:
+        """Return the fields of its line in exits.log; unknown values are empty there."""
+        return {
+            "ev": "session-exit" if self.server_alive else "server-exit",
+            "identity": identity,
+            "dead_status": "" if self.status is None else self.status,
+            "dead_signal": "" if self.signal is None else self.signal,
+            "cause": self.cause,
+        }
+
+
+async def examine(session: TmuxSession) -> Obituary | None:
+    """Return how a session died, None when it lives after all.
+
+    Raises TmuxError when it can't be known.
+    """
+    try:
+        facts = await session.tmux.facts()
+    except SessionGone:
+        return Obituary("session-gone", server_alive=True)
+    except TmuxError:
+        if is_alive(*session.server):
+            raise
+        facts = None
+    if facts is None:
+        return Obituary("server-gone", server_alive=False)
+    if not facts.pane_dead and is_alive(*session.pane):
+        return None
+    tail = ""
+    with contextlib.suppress(TmuxError):
+        tail = read_screen(await session.tmux.capture(styled=True), session.marks).tail
+    return Obituary(
+        "program-exit",
+        server_alive=True,
+        status=facts.dead_status,
+        signal=facts.dead_signal,
+        tail=tail,
+    )
+
+
+async def give_back(
+    session: Session,
+    journal: Journal,
+    cause: str,
+    obituary: Obituary | None,
+) -> None:
+    """Return what a session leaves unproven, marked unless provably nothing was handed over."""
+    unproven = await journal.outstanding(session.id)
+    if not unproven:
+        return
+    marked = {row.id for row in unproven}
+    if isinstance(session, TmuxSession) and (obituary is None or obituary.server_alive):
+        pasted: str | None = None
+        with contextlib.suppress(TmuxError):
+            pasted = await session.tmux.option(PASTED) or ""
+        if pasted is not None:
+            marked -= {
+                row.id
+                for row in unproven
+                if row.state == MessageState.IN_FLIGHT and marker_of(row) != pasted
+            }
+    await journal.return_all(unproven, frozenset(marked), f"session ended: {cause}")
+
+
+async def bury(row: SessionRow, journal: Journal, services: LaneServices) -> None:
+    """Settle a session that died while no daemon watched, and clear its remains.
+
+    Its record is read to the end first: what it proves is not handed over again.
+    """
+    unproven = await journal.outstanding(row.id)
+    if unproven and row.transcript:
+        unproven = await _read_record(row, journal, services, unproven)
+    never_ready = row.ready_at is None
+    marked = frozenset() if never_ready else frozenset(m.id for m in unproven)
+    await journal.return_all(unproven, marked, "the session died while no daemon ran")
+    if row.socket:
+        await services.launcher.clear(row, "died unwatched")
+    else:
+        await journal.close_stream(row.id, "daemon restarted")
+
+
+async def _read_record(
+    row: SessionRow, journal: Journal, services: LaneServices, unproven: Sequence[MessageRow]
+) -> list[MessageRow]:
+    """Take the last evidence of a dead session; return what it does not prove."""
+    try:
+        spec = services.catalog.get(row.runtime)
+    except RuntimeUnknown:
+        return list(unproven)
+    facts: list[Fact] = []
+    follower = TranscriptFollower(
+        Path(row.transcript),
+        spec.evidence.records,
+        row.offset,
+        lambda found, _offset: facts.extend(found),
+    )
+    follower.read_new()
+    proven = {i: f.source for f in facts if f.kind == "user" for i in f.ids}
+    seen = [(message, proven[message.id]) for message in unproven if message.id in proven]
+    await journal.observed(seen)
+    return [message for message in unproven if message.id not in proven]
+

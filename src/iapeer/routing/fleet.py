@@ -1,0 +1,230 @@
+"""What an operator asks of the daemon: who is there, stop, start, wake, remove, rename."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable
+from sqlite3 import Connection
+from typing import TYPE_CHECKING, Any
+
+from .. import __version__
+from ..core.errors import InvalidInput, LaunchFailed, PeerLive, RuntimeUnknown
+from ..core.identity import RESERVED_NAMES, Identity, socket_name
+from ..core.profile import RegistryRecord
+from ..registry.admin import RemoveRules, identities
+from ..registry.admin import remove as remove_peer
+from ..registry.rename import RenameRules
+from ..registry.rename import rename as rename_peer
+from ..storage.ledger import marks, messages, queries
+from ..storage.ledger.rows import MessageRow
+from ..storage.paths import Paths
+from .lane import Lane
+from .lanes import Lanes
+from .letters import Verb
+from .ports import AttachPoint, PeerView
+from .presence import Phase
+
+if TYPE_CHECKING:
+    from .services import LaneServices
+
+ORDER_S = 15.0
+"""Longest wait for a lane to obey; a step takes 2 s, ending a session a few more."""
+
+
+class FleetService:
+    """Operator verbs over all lanes; see `ports.Fleet`."""
+
+    def __init__(self, lanes: Lanes, services: LaneServices, paths: Paths) -> None:
+        self._lanes = lanes
+        self._s = services
+        self._paths = paths
+
+    async def peers(self) -> list[PeerView]:
+        """Return every registered peer, sorted by name."""
+        waiting = {
+            (item.uid, item.runtime): item.waiting
+            for item in await self._s.ledger.read(queries.undelivered_identities)
+        }
+        return [
+            PeerView(
+                personality=record.personality,
+                default_runtime=record.default_runtime,
+                intelligence=record.intelligence,
+                description=record.description,
+                cwd=record.cwd,
+                runtimes=record.runtimes,
+                statuses={rt: self._status(record, rt) for rt in record.runtimes},
+                undelivered=sum(waiting.get((record.uid, rt), 0) for rt in record.runtimes),
+            )
+            for record in self._s.registry.snapshot(allow_stale=True)
+        ]
+
+    async def stop(self, personality: str, runtime: str | None) -> dict[str, str]:
+        """Stop sessions and refuse further messages; returns runtime -> action."""
+        return await self._order_all(personality, runtime, Verb.STOP)
+
+    async def start(self, personality: str, runtime: str | None) -> dict[str, str]:
+        """Allow messages again and forget faults; returns runtime -> action."""
+        return await self._order_all(personality, runtime, Verb.START)
+
+    async def wake(self, personality: str, runtime: str | None) -> AttachPoint:
+        """Bring a session up for a human. Raises LaunchFailed, SendRefused when stopped."""
+        record = self._record(personality)
+        lane = self._lane(record, self._runtime(record, runtime))
+        limit = self._s.settings.boot_deadline_s + ORDER_S
+        try:
+            what = await asyncio.wait_for(lane.order(Verb.WAKE), limit)
+        except TimeoutError:
+            raise LaunchFailed(
+                f"{lane.identity.address} did not come up within {limit:g} s", code="not_ready"
+            ) from None
+        return AttachPoint(
+            identity=lane.identity.address,
+            socket=str(self._s.settings.sock_dir / socket_name(lane.identity)),
+            session=lane.identity.address,
+            woke=what == "woke",
+        )
+
+    async def remove(self, personality: str, *, force: bool) -> dict[str, Any]:
+        """End, purge and unregister. Raises PeerLive without `force` while a session runs."""
+        record = self._s.registry.snapshot().get(personality)
+        if record is not None:
+            await self._lay_down(record, force=force)
+        failed: list[MessageRow] = []
+
+        def purge(uid: str, gone: RegistryRecord) -> None:
+            failed.extend(self._in_ledger(loop, lambda c: self._purge(c, uid, gone)))
+
+        loop = asyncio.get_running_loop()
+        rules = RemoveRules(is_live=self._is_live, purge_state=purge, force=force)
+        report = await asyncio.to_thread(
+            remove_peer, self._paths, self._s.registry, personality, rules
+        )
+        for row in failed:
+            self._s.waits.changed(row.id)
+            self._s.tell_sender(row)
+        if record is not None:
+            await self._lanes.drop(record.uid)
+        self._s.log("remove", personality=personality, action=report.action)
+        return {
+            "personality": personality,
+            "action": report.action,
+            "cwd": report.cwd,
+            "purged": list(report.purged),
+            "failed_messages": [row.id for row in failed],
+        }
+
+    async def rename(self, old: str, new: str) -> dict[str, Any]:
+        """Rename a sleeping peer everywhere. Raises PeerLive, PeerExists, PeerNotFound."""
+        record = self._record(old)
+        await self._lay_down(record, force=False)
+        loop = asyncio.get_running_loop()
+
+        def rename_state(uid: str, _old: str, name: str) -> None:
+            self._in_ledger(loop, lambda c: messages.retarget(c, uid, name))
+
+        rules = RenameRules(is_live=self._is_live, rename_state=rename_state)
+        await self._lanes.drop(record.uid)
+        try:
+            report = await asyncio.to_thread(
+                rename_peer, self._paths, self._s.registry, old, new, rules
+            )
+        finally:
+            # Whatever its name is now, what waits for it goes on.
+            current = self._s.registry.snapshot(allow_stale=True)
+            for found in current:
+                if found.uid == record.uid:
+                    for identity in identities(found):
+                        self._lanes.work(found.uid, identity)
+        self._s.log("rename", personality=old, to=report.new)
+        return {"old": report.old, "new": report.new, "cwd": report.cwd, "action": report.action}
+
+    async def status(self) -> dict[str, Any]:
+        """Return what `status` shows."""
+        snapshot = self._s.registry.snapshot(allow_stale=True)
+        waiting = await self._s.ledger.read(queries.undelivered_identities)
+        unhealthy = self._s.ledger.unhealthy
+        problems = [p.message for p in snapshot.problems]
+        problems += [p.message for p in self._s.catalog.problems]
+        if unhealthy is not None:
+            problems.append(str(unhealthy))
+        return {
+            "version": __version__,
+            "pid": os.getpid(),
+            "peers": len(snapshot.records),
+            "live": len(self._s.by_session),
+            "undelivered": sum(item.waiting for item in waiting),
+            "problems": problems,
+        }
+
+    def _status(self, record: RegistryRecord, runtime: str) -> str:
+        key = (record.uid, runtime)
+        phase = self._lanes.phase(key)
+        if phase == Phase.LIVE:
+            return "live"
+        if self._lanes.is_stopped(key):
+            return "stopped"
+        return "booting" if phase == Phase.BOOTING else "asleep"
+
+    async def _order_all(
+        self, personality: str, runtime: str | None, verb: Verb
+    ) -> dict[str, str]:
+        record = self._record(personality)
+        names = record.runtimes if runtime is None else (self._runtime(record, runtime),)
+        orders = {name: self._lane(record, name).order(verb) for name in names}
+        return {
+            name: await asyncio.wait_for(order, ORDER_S) for name, order in orders.items()
+        }
+
+    async def _lay_down(self, record: RegistryRecord, *, force: bool) -> None:
+        """End what runs of a peer, when it may; then nothing of it is live."""
+        live = [i for i in identities(record) if self._is_live(i)]
+        if live and not force:
+            raise PeerLive(
+                f'"{record.personality}" is live ({", ".join(str(i) for i in live)})',
+                hint=f"iapeer stop {record.personality}, or use --force where it is offered",
+            )
+        for identity in identities(record):
+            await asyncio.wait_for(
+                self._lane(record, identity.runtime).order(Verb.END), ORDER_S
+            )
+
+    def _is_live(self, identity: Identity) -> bool:
+        record = self._s.registry.snapshot(allow_stale=True).get(identity.personality)
+        if record is None:
+            return False
+        phase = self._lanes.phase((record.uid, identity.runtime))
+        return phase in (Phase.LIVE, Phase.BOOTING, Phase.ADOPTING)
+
+    def _purge(self, conn: Connection, uid: str, gone: RegistryRecord) -> list[MessageRow]:
+        now = self._s.clock.now()
+        reason = f"peer {gone.personality} was removed"
+        failed = messages.fail_for_uid(conn, uid, reason, now)
+        marks.drop_uid(conn, uid, now)
+        return failed
+
+    def _in_ledger(
+        self, loop: asyncio.AbstractEventLoop, fn: Callable[[Connection], Any]
+    ) -> Any:
+        """Write from a worker thread of a registry function."""
+        future = asyncio.run_coroutine_threadsafe(self._s.ledger.write(fn), loop)
+        return future.result(timeout=ORDER_S)
+
+    def _record(self, personality: str) -> RegistryRecord:
+        if personality in RESERVED_NAMES:
+            raise InvalidInput(f"{personality} is the core itself")
+        return self._s.registry.snapshot(allow_stale=True).require(personality)
+
+    def _runtime(self, record: RegistryRecord, runtime: str | None) -> str:
+        if runtime is None:
+            return record.default_runtime
+        if runtime not in record.runtimes:
+            raise RuntimeUnknown(
+                f'runtime "{runtime}" is not declared for "{record.personality}"',
+                hint=f"declared: {', '.join(record.runtimes)}",
+            )
+        return runtime
+
+    def _lane(self, record: RegistryRecord, runtime: str) -> Lane:
+        return self._lanes.lane(record.uid, Identity(runtime, record.personality))

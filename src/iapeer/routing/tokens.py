@@ -1,0 +1,62 @@
+"""Whose token is it: sessions by the SHA-256 of their token."""
+
+from __future__ import annotations
+
+from ..core.identity import Identity
+from ..core.ids import token_digest
+from ..registry.caller import Caller, resolve_caller
+from ..registry.index import Registry
+from ..sessions.evidence import Fact, ids_in
+from ..storage.ledger import sessions as rows
+from ..storage.ledger.rows import SessionRow
+from ..storage.ledger.store import Ledger
+from .lanes import Lanes
+from .letters import Observed
+
+
+class SessionTokens:
+    """Resolves tokens and addresses to callers; the registry is asked each time."""
+
+    def __init__(self, ledger: Ledger, registry: Registry) -> None:
+        self._ledger = ledger
+        self._registry = registry
+
+    async def caller_of(self, token: str) -> Caller | None:
+        """Return whose live session holds the token; None for nobody's."""
+        row = await self._row(token)
+        if row is None:
+            return None
+        record = self._registry.snapshot(allow_stale=True).get(row.personality)
+        # A namesake of a removed peer inherits nothing, its tokens least of all.
+        if record is None or record.uid != row.uid:
+            return None
+        return Caller(identity=Identity(row.runtime, row.personality), record=record)
+
+    async def session_of(self, token: str) -> str | None:
+        """Return the id of the live session the token was issued to."""
+        row = await self._row(token)
+        return row.id if row else None
+
+    async def registered(self, address: str) -> Caller:
+        """Return the caller of a registered address. Raises CallerError."""
+        return resolve_caller(address, self._registry.snapshot(allow_stale=True))
+
+    async def _row(self, token: str) -> SessionRow | None:
+        digest = token_digest(token)
+        return await self._ledger.read(lambda c: rows.by_token(c, digest))
+
+
+class HookEvidence:
+    """Facts that a session's prompt hook reports."""
+
+    def __init__(self, lanes: Lanes) -> None:
+        self._lanes = lanes
+
+    async def prompt_seen(self, session_id: str, text: str) -> int:
+        """Take the top-level envelopes of one prompt as user input of that session."""
+        lane = self._lanes.of_session(session_id)
+        ids = ids_in(text)
+        if lane is None or not ids:
+            return 0
+        lane.observe(Observed(session_id, (Fact("user", ids, source="prompt hook"),)))
+        return len(ids)

@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+import contextlib
+import re
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from iapeer.core.errors import StorageError
+from iapeer.core.states import TRANSITIONS, UNDELIVERED, Event, MessageState
+from iapeer.storage.ledger import messages, schema
+from tests.unit.storage.ledger.samples import NOW, accepted
+
+
+def test_a_new_ledger_carries_version_and_application(conn: sqlite3.Connection) -> None:
+    assert conn.execute("PRAGMA user_version").fetchone() == (schema.SCHEMA_VERSION,)
+    assert conn.execute("PRAGMA application_id").fetchone() == (schema.APPLICATION_ID,)
+
+
+def test_migrating_again_changes_nothing(conn: sqlite3.Connection) -> None:
+    row = accepted(conn)
+    before = conn.execute("SELECT sql FROM sqlite_master").fetchall()
+    schema.migrate(conn)
+    assert conn.execute("SELECT sql FROM sqlite_master").fetchall() == before
+    assert messages.get(conn, row.id) == row
+
+
+def test_a_migration_that_fails_leaves_nothing_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(schema, "_STEPS", (("CREATE TABLE a (x)", "no sql"),))
+    with contextlib.closing(sqlite3.connect(tmp_path / "x.db", isolation_level=None)) as conn:
+        with pytest.raises(sqlite3.OperationalError):
+            schema.migrate(conn)
+        assert not conn.in_transaction
+        assert conn.execute("SELECT count(*) FROM sqlite_master").fetchone() == (0,)
+
+
+def test_an_old_ledger_gets_only_the_steps_it_lacks(
+    conn: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    row = accepted(conn)
+    monkeypatch.setattr(schema, "_STEPS", (*schema._STEPS, ("CREATE TABLE later (x)",)))
+    monkeypatch.setattr(schema, "SCHEMA_VERSION", 2)
+    schema.migrate(conn)
+    assert conn.execute("PRAGMA user_version").fetchone() == (2,)
+    assert conn.execute("SELECT count(*) FROM later").fetchone() == (0,)
+    assert messages.get(conn, row.id) == row
+
+
+@pytest.mark.parametrize(
+    ("pragma", "code"),
+    [("user_version = 2", "newer_ledger"), ("application_id = 7", "foreign_ledger")],
+)
+def test_what_is_not_ours_is_refused(conn: sqlite3.Connection, pragma: str, code: str) -> None:
+    conn.execute(f"PRAGMA {pragma}")
+    with pytest.raises(StorageError) as caught:
+        schema.migrate(conn)
+    assert caught.value.code == code
+    assert caught.value.hint
+    assert not conn.in_transaction
+
+
+def test_the_tables_know_exactly_the_states_of_the_core(conn: sqlite3.Connection) -> None:
+    row = accepted(conn)
+    for state in MessageState:
+        conn.execute("UPDATE messages SET state = ? WHERE id = ?", (state, row.id))
+    with pytest.raises(sqlite3.IntegrityError):
+        conn.execute("UPDATE messages SET state = 'lost' WHERE id = ?", (row.id,))
+
+
+def test_the_conditions_of_the_indexes_are_the_sets_of_the_core() -> None:
+    def named(condition: str) -> set[str]:
+        return set(re.findall(r"'(\w+)'", condition))
+
+    assert named(schema.UNDELIVERED_SQL) == UNDELIVERED
+    # What `see` may prove and what has been handed over.
+    out = {s for s, e in TRANSITIONS if e is Event.RETURN} - {MessageState.SEEN}
+    assert named(schema.OUTSTANDING_SQL) == out
+
+
+@pytest.mark.parametrize(
+    ("index", "question"),
+    [
+        ("messages_lane", lambda c: messages.pending(c, "u", "r")),
+        ("messages_lane", lambda c: messages.depth(c, "u", "r")),
+        ("messages_lane", lambda c: messages.hold_pending(c, "u", "r", "busy", NOW)),
+        ("messages_pair", lambda c: messages.fixed_runtime(c, "s", "u")),
+        ("messages_ttl", lambda c: messages.expire_due(c, NOW)),
+        ("messages_session", lambda c: messages.outstanding(c, "s")),
+        ("messages_out", lambda c: messages.unresolved(c, "u", "r")),
+    ],
+)
+def test_the_frequent_questions_use_their_index(
+    conn: sqlite3.Connection, index: str, question: object
+) -> None:
+    asked: list[str] = []
+    conn.set_trace_callback(asked.append)
+    assert callable(question)
+    question(conn)
+    conn.set_trace_callback(None)
+    for statement in asked:
+        plan = " ".join(str(row[3]) for row in conn.execute(f"EXPLAIN QUERY PLAN {statement}"))
+        assert index in plan, statement
+        assert "TEMP B-TREE" not in plan or "ttl" in index, plan
