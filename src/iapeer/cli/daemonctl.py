@@ -18,6 +18,9 @@ STATUS_TIMEOUT_S = 2.5
 """A daemon that needs longer for a ping is not healthy."""
 
 
+_COUNTS = {"peers": "peers", "live": "live sessions", "undelivered": "undelivered messages"}
+
+
 def daemon(call: Call) -> int:
     """Run the router until it is told to end; returns its exit status."""
     port = call.get("port")
@@ -60,12 +63,10 @@ def status(call: Call) -> int:
 
 def _facts(facts: dict[str, Any]) -> list[str]:
     """Return what is worth a line of a healthy daemon."""
-    lines = []
+    counts = [f"{word}: {facts[key]}" for key, word in _COUNTS.items() if key in facts]
+    lines = [", ".join(counts)] if counts else []
     theirs = facts.get("version")
     if theirs and theirs != __version__:
         lines.append(f"version: the daemon still runs {theirs}, restart it")
-    counts = [f"{facts[key]} {key}" for key in ("live", "undelivered") if key in facts]
-    if counts:
-        lines.append(f"sessions and messages: {', '.join(counts)}")
     lines.extend(f"problem: {problem}" for problem in facts.get("problems") or ())
     return lines

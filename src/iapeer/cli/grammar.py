@@ -148,7 +148,7 @@ def _known(verb: Verb, options: dict[str, Option], part: str) -> Option:
     hint = _nearest(name, options)
     if not name.startswith("--"):
         hint = "put -- before a word that begins with a hyphen"
-    raise UsageError(f"{verb.name} has no option {name!r}", hint=hint)
+    raise UsageError(f"there is no option {name!r}", hint=hint)
 
 
 def _value(option: Option, part: str, rest: list[str]) -> str:

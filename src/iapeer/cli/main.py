@@ -32,15 +32,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     output.prepare()
     try:
         status = _run(tokens)
+        output.flush()
     except KeyboardInterrupt:
         status = INTERRUPTED
     except Exception as error:  # noqa: BLE001 - the root: a user gets a sentence, not a traceback
         status = _report(tokens[0] if tokens else "", error)
-    try:
-        output.flush()
-    except OSError as error:
-        output.fail("", f"can't write the output: {error.strerror}")
-        return 1
     return status
 
 

@@ -12,7 +12,7 @@ import sys
 
 TYPE_CHECKING = False  # typing costs `send` 3 ms; a type checker takes this name for true
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
     from typing import Any, TextIO
 
 _VISIBLE = {code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0)) if code != 0x0A}
@@ -81,26 +81,29 @@ def prepare() -> None:
 def flush() -> None:
     """Hand what is printed to the reader, if there still is one.
 
-    Raises OSError when it can't be written for another reason (a full disk).
+    Raises StorageError when it can't be written for another reason (a full disk).
     """
     for stream in (sys.stdout, sys.stderr):
         if stream is not None:
-            try:
-                stream.flush()
-            except BrokenPipeError:
-                _drop(stream)
-            except OSError:
-                _drop(stream)  # else the interpreter tries again at its end, with a traceback
-                raise
+            _try(stream, stream.flush)
 
 
 def _write(stream: TextIO | None, text: str) -> None:
-    if stream is None:  # started with that descriptor closed
-        return
+    if stream is not None:  # None: started with that descriptor closed
+        _try(stream, lambda: stream.write(text + "\n"))
+
+
+def _try(stream: TextIO, write: Callable[[], object]) -> None:
     try:
-        stream.write(text + "\n")
+        write()
     except BrokenPipeError:
         _drop(stream)
+    except OSError as error:
+        # Dropped as well: else the interpreter tries again at its end, with a traceback.
+        _drop(stream)
+        from iapeer.core.errors import StorageError
+
+        raise StorageError(f"can't write the output: {error.strerror}") from None
 
 
 def _drop(stream: TextIO) -> None:

@@ -114,7 +114,7 @@ def rename(call: Call) -> int:
     else:
         output.say(f'renamed "{old}" to "{new}"')
         if done.get("cwd"):
-            output.say(f"folder kept: {done['cwd']}")
+            output.say(f"folder: {done['cwd']}")
     return 0
 
 

@@ -65,7 +65,7 @@ def _for_each(call: Call, verb: str) -> int:
     Returns 1 when one failed.
     """
     if call.has("all") == call.has("peer"):
-        raise UsageError(f"{verb} takes the name of a peer, or --all for every one")
+        raise UsageError("takes the name of a peer, or --all for every one")
     names = [row.personality for row in fetch()] if call.has("all") else [call.need("peer")]
     results: list[dict[str, Any]] = []
     failed = False

@@ -89,10 +89,9 @@ VERBS: tuple[Verb, ...] = (
             _JSON,
         ),
         notes=(
-            "Give the message exactly once. A value that begins with -- needs the = form:"
-            " --message='--force is a flag'.\n"
-            "Without --from the sender is the session this runs in, else the peer that lives in"
-            " this folder or one above it."
+            "Give the message exactly once. A value that begins with -- needs the = form:\n"
+            "--message='--force is a flag'. Without --from the sender is the session this runs in,\n"
+            "else the peer that lives in this folder or one above it."
         ),
         examples=(
             'iapeer send bob --message "The build is green."',

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 MCP_PATH = "/mcp"
 BODY_S = 10.0
 """How long a request body may take to arrive."""
+LINGER_S = 2.0
+"""How long the rest of a refused body is read and dropped before the answer."""
 MCP_READY_S = 10.0
 """How long a request waits for the MCP SDK to be imported (measured: 1.0-1.5 s)."""
 
@@ -111,6 +113,7 @@ class Gate:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request; errors never leave here."""
         answered = False
+        incoming = _Incoming(receive)
 
         async def watched(message: Message) -> None:
             nonlocal answered
@@ -120,13 +123,14 @@ class Gate:
         try:
             try:
                 self._check(scope)
-                body = await self._body(scope, receive)
+                body = await self._body(scope, incoming)
             except IapeerError as error:
                 log_refusal(error, **_facts(scope))
+                await _drop(scope, incoming)
                 await self._render(error, scope, receive, watched)
                 return
             if body is not None:
-                await self._app(scope, body, watched)
+                await self._app(scope, _replay(body, receive), watched)
         except asyncio.CancelledError:
             # The daemon is going down and this request did not end in time.
             await _cut(scope)
@@ -146,8 +150,8 @@ class Gate:
         check_host(state["listener"], headers.get("host", ""), self._port())
         check_origin(headers.get("origin", ""), self._port())
 
-    async def _body(self, scope: Scope, receive: Receive) -> Receive | None:
-        """Read the whole body and return it as a channel; None when the caller is gone.
+    async def _body(self, scope: Scope, incoming: _Incoming) -> bytes | None:
+        """Return the whole body, None when the caller is gone.
 
         Raises InvalidInput for one too large or too slow.
         """
@@ -158,24 +162,47 @@ class Gate:
         body = bytearray()
         try:
             with anyio.fail_after(BODY_S):
-                while True:
-                    message = await receive()
-                    if message["type"] != "http.request":
-                        return None
-                    body += message.get("body", b"")
+                while not incoming.ended:
+                    body += await incoming.read()
                     if len(body) > limit:
                         raise _too_large(limit)
-                    if not message.get("more_body", False):
-                        break
         except TimeoutError:
             raise InvalidInput(
                 f"the request body did not arrive within {BODY_S:g} s", code="timeout"
             ) from None
-        return _replay(bytes(body), receive)
+        return None if incoming.gone else bytes(body)
 
     async def _render(self, error: IapeerError, scope: Scope, receive: Receive, send: Send) -> None:
         rpc = not scope["path"].startswith("/api/")
         await error_response(error, rpc=rpc)(scope, receive, send)
+
+
+class _Incoming:
+    """A request's body as it comes; `ended` with its last piece or with the connection."""
+
+    def __init__(self, receive: Receive) -> None:
+        self._receive = receive
+        self.ended = False
+        self.gone = False
+
+    async def read(self) -> bytes:
+        """Return the next piece."""
+        message = await self._receive()
+        self.gone = message["type"] != "http.request"
+        self.ended = self.gone or not message.get("more_body", False)
+        piece: bytes = message.get("body", b"")
+        return piece
+
+
+async def _drop(scope: Scope, incoming: _Incoming) -> None:
+    """Read a refused body for a moment: a close on unread bytes resets the connection, and the
+    caller would see that instead of the answer. One that waits for a go-ahead gets none.
+    """
+    if "expect" in Headers(scope=scope):
+        return
+    with anyio.move_on_after(LINGER_S):
+        while not incoming.ended:
+            await incoming.read()
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:

@@ -36,7 +36,7 @@ HEAD_S = 10.0
 """How long a request head may take to arrive; without it half a request stays for ever."""
 KEEP_ALIVE_S = 30
 LINGER_S = 2.0
-"""How long the rest of a refused body is read and dropped, so that the caller sees the refusal."""
+"""How long the rest of a refused body is read and dropped after the answer."""
 TCP_CONNECTIONS_MAX = 256
 """Every local account reaches TCP; what is beyond this must not cost the unix socket anything."""
 GRACE_S = 2.0

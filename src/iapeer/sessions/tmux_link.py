@@ -73,6 +73,9 @@ class Link:
             raise ControlLost("control client failed a moment ago")
         try:
             if self._control is None:
+                # A control client that gives up on a hung server is dangerous: three of them
+                # dead crash tmux 3.3a when it goes on. So only a server that answers gets one.
+                await self._exec.request([["display-message", "-p", "ok"]])
                 self._control = await ControlClient.connect(
                     self._socket, self._session, self._binary
                 )

@@ -15,6 +15,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Self
 
+import psutil
+
 import iapeer
 
 WAIT_S = 20.0
@@ -127,9 +129,8 @@ class PtyAgent:
         return self.process.wait(WAIT_S)
 
     def rss_mib(self) -> float:
-        """Return the resident memory now (Linux)."""
-        pages = int(Path(f"/proc/{self.process.pid}/statm").read_text().split()[1])
-        return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+        """Return the resident memory now."""
+        return float(psutil.Process(self.process.pid).memory_info().rss) / 2**20
 
     def _read(self, timeout_s: float = 0.0) -> None:
         readable, _, _ = select.select([self._master], [], [], timeout_s)

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import socket
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import mcp_types as types
 
 from tests.integration.apps.mcp_daemon import McpDaemon, delivered
-from tests.integration.apps.pty_agent import PtyAgent
+from tests.integration.apps.pty_agent import PtyAgent, child_environment
 
 FROM_BOB = '<iap from="bob" runtime="demo" id="abcdefghijkl">\nReply.\n<msg>{}</msg>\n</iap>'
 
@@ -152,3 +155,47 @@ def test_without_a_daemon_the_error_is_shown_and_the_agent_lives(tmp_path: Path)
         agent.wait_records("user", 3)
         agent.write(b"\x1b")
         agent.wait_output("Interrupted")
+
+
+IMPATIENT = """
+import json, os, queue, sys
+from iapeer.apps.demo_agent import mcp_send
+mcp_send.RETRY_S = mcp_send.CALL_S = 1.0
+ended = queue.Queue()
+mcp_send.Sender(sys.argv[1], {}, ended.put).submit(7, {"personality": "bob", "message": "x"})
+outcome = ended.get(timeout=50)
+print(json.dumps([outcome.number, outcome.is_error, outcome.result, outcome.ms]), flush=True)
+os._exit(0)
+"""
+
+
+def ended(url: str) -> tuple[str, int]:
+    """Return the error and the milliseconds of a call by an impatient sender."""
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", IMPATIENT, url],
+        env=child_environment(),
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    number, is_error, result, ms = json.loads(done.stdout)
+    assert (number, is_error, done.stderr) == (7, True, "")
+    return result["error"], ms
+
+
+def test_a_daemon_that_stays_away_is_tried_for_a_while_and_given_up() -> None:
+    error, ms = ended(f"http://127.0.0.1:{free_port()}/mcp")
+    assert "ConnectError" in error
+    assert ms >= 1000
+
+
+def test_a_call_without_an_answer_ends() -> None:
+    async def never(_arguments: dict[str, Any]) -> types.CallToolResult:
+        await asyncio.sleep(30)
+        raise AssertionError
+
+    with McpDaemon(never) as daemon:
+        error, _ = ended(daemon.url)
+        assert error == "no answer within 1 s"
+        assert len(daemon.calls) == 1

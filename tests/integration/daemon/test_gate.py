@@ -82,7 +82,10 @@ async def test_an_oversized_body_is_refused_with_and_without_a_length(edge: Edge
     assert edge.postman.sent == []
 
 
-async def test_a_declared_giant_is_refused_before_its_body_comes(edge: Edge) -> None:
+async def test_a_declared_giant_is_refused_before_its_body_comes(
+    edge: Edge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(app_module, "LINGER_S", 0.1)
     head = (
         f"POST /api/v1/send HTTP/1.1\r\nHost: 127.0.0.1:{edge.server.port}\r\n"
         "Connection: close\r\nContent-Length: 99999999999\r\n\r\n"
@@ -93,6 +96,7 @@ async def test_a_declared_giant_is_refused_before_its_body_comes(edge: Edge) -> 
 async def test_the_rest_of_a_refused_body_is_read_for_a_moment_only(
     edge: Edge, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(app_module, "LINGER_S", 0.1)
     monkeypatch.setattr(server_module, "LINGER_S", 0.1)
     head = (
         f"POST /api/v1/send HTTP/1.1\r\nHost: 127.0.0.1:{edge.server.port}\r\n"

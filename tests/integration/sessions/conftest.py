@@ -5,13 +5,13 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
-from iapeer.sessions.tmux import Birth, Mode, TmuxServer
+from iapeer.sessions.tmux import Birth, Mode, PaneFacts, TmuxServer
 from iapeer.sessions.tmux_exec import ExecClient
 
 RECORDER = Path(__file__).with_name("recorder.py")
@@ -84,8 +84,44 @@ class Rig:
 
 async def until(is_true: Callable[[], bool], timeout_s: float = 10.0) -> None:
     """Wait for an event that can only be looked at."""
+
+    async def look() -> bool:
+        return is_true()
+
+    await _until(look, timeout_s)
+
+
+async def until_facts(server: TmuxServer, is_true: Callable[[PaneFacts], bool]) -> PaneFacts:
+    """Wait until the facts are as told and return them."""
+    last: list[PaneFacts] = []
+
+    async def look() -> bool:
+        facts = await server.facts()
+        assert facts is not None
+        last[:] = [facts]
+        return is_true(facts)
+
+    await _until(look)
+    return last[0]
+
+
+async def until_dead(server: TmuxServer) -> PaneFacts:
+    """Wait until tmux itself has seen the end of the program."""
+    return await until_facts(server, lambda facts: facts.pane_dead)
+
+
+async def shown(server: TmuxServer, text: str) -> None:
+    """Wait until the screen holds `text`: tmux has read what the program printed."""
+
+    async def look() -> bool:
+        return text in await server.capture()
+
+    await _until(look)
+
+
+async def _until(look: Callable[[], Awaitable[bool]], timeout_s: float = 10.0) -> None:
     async with asyncio.timeout(timeout_s):
-        while not is_true():
+        while not await look():  # noqa: ASYNC110 - other processes set no asyncio.Event
             await asyncio.sleep(0.01)
 
 

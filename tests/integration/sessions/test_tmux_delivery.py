@@ -12,7 +12,7 @@ from iapeer.core.errors import SessionGone, TmuxError
 from iapeer.sessions import process
 from iapeer.sessions.tmux import ENTERED, KEY_GAP_S, PASTED
 
-from .conftest import processes_with, until
+from .conftest import processes_with, shown, until, until_dead
 
 if TYPE_CHECKING:
     from .conftest import Rig
@@ -34,7 +34,7 @@ async def test_a_paste_and_its_enter_arrive_and_leave_their_markers(rig: Rig) ->
 
 async def test_lf_stays_lf_and_a_paste_is_bracketed_where_asked_for(rig: Rig) -> None:
     await rig.record("bracketed")
-    await until_ready(rig)
+    await shown(rig.server, "READY")
     assert await rig.server.paste(b"a\nb\n", buffer="b", marker="m")
     assert await rig.recorded(16) == b"\x1b[200~a\nb\n\x1b[201~"
 
@@ -50,7 +50,7 @@ async def test_64_kb_that_end_in_a_semicolon_arrive_whole(rig: Rig) -> None:
 
 async def test_a_paste_into_a_dead_pane_is_refused_and_the_server_lives(rig: Rig) -> None:
     birth = await rig.start(["sh", "-c", "exit 3"])
-    await until_dead(rig)
+    await until_dead(rig.server)
     for position in range(3):
         assert not await rig.server.paste(b"x", buffer="b", marker=f"m{position}")
     assert not await rig.server.enter("m")
@@ -67,7 +67,7 @@ async def test_a_kill_just_before_the_paste_never_takes_the_server_along(rig: Ri
         await rig.server.option(PASTED)
         os.kill(birth.pane_pid, signal.SIGKILL)
         await rig.server.paste(b"x" * 5000, buffer="b", marker=f"m{position}")
-        await until_dead(rig)
+        await until_dead(rig.server)
         assert not await rig.server.paste(b"x", buffer="b", marker="late")
         assert process.is_alive(birth.server_pid, birth.server_start)
         await rig.server.kill()
@@ -172,21 +172,3 @@ async def test_an_empty_body_is_refused(rig: Rig) -> None:
     await rig.record()
     with pytest.raises(TmuxError, match="empty"):
         await rig.server.paste(b"", buffer="b", marker="m")
-
-
-async def until_dead(rig: Rig) -> None:
-    """Wait until tmux itself has seen the end of the program."""
-    async with asyncio.timeout(10):
-        while True:
-            facts = await rig.server.facts()
-            assert facts is not None
-            if facts.pane_dead:
-                return
-            await asyncio.sleep(0.01)
-
-
-async def until_ready(rig: Rig) -> None:
-    """Wait until tmux has read what the program printed, its modes included."""
-    async with asyncio.timeout(10):
-        while "READY" not in await rig.server.capture():
-            await asyncio.sleep(0.01)

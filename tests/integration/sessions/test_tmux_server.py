@@ -13,7 +13,7 @@ from iapeer.core.errors import SessionGone, StorageError, TmuxError
 from iapeer.sessions import process, tmux, tmux_control, tmux_exec
 from iapeer.sessions.tmux import TmuxServer, attach_argv, require_tmux, tmux_version
 
-from .conftest import ENV, Rig, until
+from .conftest import ENV, Rig, shown, until, until_dead, until_facts
 
 pytestmark = [pytest.mark.anyio, pytest.mark.real_tmux]
 
@@ -160,13 +160,13 @@ async def test_a_server_that_does_not_answer_is_unknown_not_dead(
     monkeypatch.setattr(tmux_control, "REPLY_TIMEOUT_S", 0.3)
     birth = await rig.record()
     rig.may_fall_back = True
+    await rig.server.facts()
     os.kill(birth.server_pid, signal.SIGSTOP)
     try:
-        with pytest.raises(TmuxError) as caught:
-            await rig.server.facts()
-        assert not isinstance(caught.value, SessionGone)
-        with pytest.raises(TmuxError):
-            await rig.twin(rig.mode).facts()
+        for server in (rig.server, rig.server, rig.twin(rig.mode), rig.twin(rig.mode)):
+            with pytest.raises(TmuxError) as caught:
+                await server.facts()
+            assert not isinstance(caught.value, SessionGone)
     finally:
         os.kill(birth.server_pid, signal.SIGCONT)
     assert await rig.server.facts() is not None
@@ -206,23 +206,20 @@ async def test_a_kill_can_be_repeated_and_nothing_is_left(rig: Rig) -> None:
 
 async def test_a_person_counts_and_the_control_client_does_not(rig: Rig) -> None:
     await rig.record()
-    assert await humans(rig) == 0
+    await until_facts(rig.server, lambda facts: facts.humans == 0)
+    await rig.server.option("@x")
     assert (rig.server.control_pid is not None) == (rig.mode == "auto")
     pid, terminal = pty.fork()
     if pid == 0:
         argv = attach_argv(rig.folder / "s.sock", "claude-iap", binary="/usr/bin/tmux")
-        os.execve(argv[0], argv, {"TERM": "xterm", "LANG": "C.UTF-8"})
+        os.execve(argv[0], argv, {"TERM": "xterm", "LANG": "C.UTF-8"})  # noqa: S606 - the person's own shell would do the same
     try:
-        async with asyncio.timeout(10):
-            while await humans(rig) != 1:
-                await asyncio.sleep(0.02)
+        await until_facts(rig.server, lambda facts: facts.humans == 1)
     finally:
         os.kill(pid, signal.SIGKILL)
         os.close(terminal)
         os.waitpid(pid, 0)
-    async with asyncio.timeout(10):
-        while await humans(rig) != 0:
-            await asyncio.sleep(0.02)
+    await until_facts(rig.server, lambda facts: facts.humans == 0)
 
 
 async def test_closing_ends_the_control_client_only(rig: Rig) -> None:
@@ -267,9 +264,7 @@ async def test_captures_have_styles_history_and_joined_lines(rig: Rig) -> None:
         "printf '\\033[2mfaint\\033[0m\\n'; printf 'w%.0s' $(seq 200); echo; seq 60; exec sleep 60"
     )
     await rig.start(["bash", "-c", script])
-    async with asyncio.timeout(10):
-        while "\n60" not in await rig.server.capture():
-            await asyncio.sleep(0.01)
+    await shown(rig.server, "\n60")
     assert "faint" not in await rig.server.capture()
     assert "faint" in await rig.server.capture(history_lines=100)
     styled = await rig.server.capture(styled=True, history_lines=100)
@@ -286,9 +281,7 @@ async def test_both_ways_give_the_same_answers(short: Path) -> None:
     try:
         await rig.start(["bash", "-c", f"{script}; seq 80; {script}; exec sleep 60"])
         by_exec, by_control = rig.twin("exec"), rig.server
-        async with asyncio.timeout(10):
-            while "北" not in await by_exec.capture():
-                await asyncio.sleep(0.01)
+        await shown(by_exec, "北")
         for options in (
             {},
             {"styled": True},
@@ -370,19 +363,3 @@ def fake_tmux(folder: Path, said: str) -> Path:
     path.write_text(f"#!/bin/sh\necho '{said}'\n", encoding="utf-8")
     path.chmod(0o700)
     return path
-
-
-async def humans(rig: Rig) -> int:
-    facts = await rig.server.facts()
-    assert facts is not None
-    return facts.humans
-
-
-async def until_dead(server: TmuxServer) -> tmux.PaneFacts:
-    async with asyncio.timeout(10):
-        while True:
-            facts = await server.facts()
-            assert facts is not None
-            if facts.pane_dead:
-                return facts
-            await asyncio.sleep(0.01)

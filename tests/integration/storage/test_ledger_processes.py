@@ -19,7 +19,7 @@ import pytest
 from iapeer.core import env
 from iapeer.core.errors import LockBusy, StorageError
 from iapeer.core.states import Event, MessageState
-from iapeer.storage.ledger import messages, store
+from iapeer.storage.ledger import dbfile, messages, schema, store
 from iapeer.storage.ledger.offline import offline, offline_read
 from iapeer.storage.ledger.store import Ledger
 from tests.integration.storage import writers
@@ -392,3 +392,22 @@ def test_a_path_with_signs_a_uri_would_read_is_only_a_path(tmp_path: Path) -> No
         messages.accept(conn, a_message("m"), 1.0)
     assert path.is_file()
     assert ids_in(path) == ["m"]
+
+
+@pytest.mark.parametrize("opening", [Ledger.open, offline])
+def test_an_older_ledger_is_migrated_on_opening(
+    path: Path, opening: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with offline(path) as conn:
+        messages.accept(conn, a_message("old"), 1.0)
+    monkeypatch.setattr(schema, "_STEPS", (*schema._STEPS, ("CREATE TABLE later (x)",)))
+    monkeypatch.setattr(schema, "SCHEMA_VERSION", 2)
+    monkeypatch.setattr(dbfile, "SCHEMA_VERSION", 2)
+    if opening is offline:
+        with offline(path):
+            pass
+    else:
+        Ledger.open(path).close()
+    with offline_read(path) as conn:
+        assert conn.execute("PRAGMA user_version").fetchone() == (2,)
+        assert messages.get(conn, "old") is not None

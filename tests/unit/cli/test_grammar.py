@@ -81,10 +81,10 @@ def test_a_repeated_option_keeps_its_order_and_others_may_not_be_repeated() -> N
     [
         ([], "needs <peer>", ""),
         (["a", "b", "c"], "does not know what to do with 'c'", ""),
-        (["a", "--mesage", "x"], "send has no option '--mesage'", "did you mean --message?"),
-        (["a", "-x"], "send has no option '-x'", "put -- before a word that begins with a hyphen"),
+        (["a", "--mesage", "x"], "there is no option '--mesage'", "did you mean --message?"),
+        (["a", "-x"], "there is no option '-x'", "put -- before a word that begins with a hyphen"),
         (["a", "--json=yes"], "--json takes no value", "write just --json"),
-        (["a", "--attach", "x"], "send has no option '--attach'", "did you mean --attachment?"),
+        (["a", "--attach", "x"], "there is no option '--attach'", "did you mean --attachment?"),
     ],
 )
 def test_a_line_that_is_not_understood_says_what_and_what_to_do(

@@ -25,9 +25,7 @@ def test_the_overview_shows_every_verb(capsys: Out, snapshot: SnapshotAssertion)
 
 
 @pytest.mark.parametrize("verb", VERBS, ids=list(BY_NAME))
-def test_the_help_of_a_verb_is_whole(
-    verb: Verb, capsys: Out, snapshot: SnapshotAssertion
-) -> None:
+def test_the_help_of_a_verb_is_whole(verb: Verb, capsys: Out, snapshot: SnapshotAssertion) -> None:
     assert main.main([verb.name, "--help"]) == 0
     assert capsys.readouterr() == (snapshot, "")
     assert len(verb.examples) >= 2
@@ -36,7 +34,12 @@ def test_the_help_of_a_verb_is_whole(
 @pytest.mark.parametrize("verb", VERBS, ids=list(BY_NAME))
 def test_help_is_the_same_however_it_is_asked_for(verb: Verb, capsys: Out) -> None:
     expected = grammar.explain(verb) + "\n"
-    for line in ([verb.name, "-h"], ["help", verb.name], ["--help", verb.name], [verb.name, "a", "-h"]):
+    for line in (
+        [verb.name, "-h"],
+        ["help", verb.name],
+        ["--help", verb.name],
+        [verb.name, "a", "-h"],
+    ):
         assert main.main(line) == 0
         assert capsys.readouterr() == (expected, "")
 
@@ -87,10 +90,7 @@ def test_an_unknown_verb_says_what_there_is(line: list[str], capsys: Out) -> Non
 
 def test_an_unknown_verb_lists_the_known_ones(capsys: Out) -> None:
     assert main.main(["qqq"]) == 2
-    assert capsys.readouterr().err == (
-        "iapeer: unknown verb 'qqq'\n"
-        f"verbs: {' '.join(BY_NAME)}\n"
-    )
+    assert capsys.readouterr().err == (f"iapeer: unknown verb 'qqq'\nverbs: {' '.join(BY_NAME)}\n")
 
 
 @pytest.mark.parametrize("line", [["version"], ["--version"], ["-v"]])
@@ -176,14 +176,14 @@ def test_a_reader_that_goes_away_is_no_error(
     }
     peers = [{"personality": f"p{number}", **peer} for number in range(1000)]
     daemon.on("GET", "/api/v1/peers", {"ok": True, "peers": peers})
-    for unbuffered in ({}, {"PYTHONUNBUFFERED": "1"}):
+    for unbuffered in ("", "1"):
         reader, writer = os.pipe()
         os.close(reader)
         done = subprocess.run(
             [sys.executable, "-m", "iapeer", "list", "--json"],
             stdout=writer,
             stderr=subprocess.PIPE,
-            env={**environ, **unbuffered},
+            env={**environ, "PYTHONUNBUFFERED": unbuffered},
             timeout=60,
             check=False,
         )
@@ -192,18 +192,21 @@ def test_a_reader_that_goes_away_is_no_error(
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
-def test_output_that_can_not_be_written_is_an_error(environ: dict[str, str]) -> None:
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_output_that_can_not_be_written_is_an_error(
+    environ: dict[str, str], unbuffered: str
+) -> None:
     with Path("/dev/full").open("wb") as full:
         done = subprocess.run(
             [sys.executable, "-m", "iapeer", "version"],
             stdout=full,
             stderr=subprocess.PIPE,
-            env=environ,
+            env={**environ, "PYTHONUNBUFFERED": unbuffered},
             timeout=60,
             check=False,
         )
     assert done.returncode == 1
-    assert done.stderr == b"iapeer: can't write the output: No space left on device\n"
+    assert done.stderr == b"iapeer version: can't write the output: No space left on device\n"
 
 
 def test_a_terminal_without_our_characters_still_gets_an_answer(run: Run) -> None:

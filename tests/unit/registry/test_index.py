@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from iapeer.core.errors import InvalidInput, LockBusy, PeerExists, PeerNotFound, RegistryError
 from iapeer.core.identity import Intelligence
@@ -186,10 +187,16 @@ def test_a_newer_version_is_read_with_a_warning_and_never_written(
     with pytest.raises(RegistryError, match="version 3") as caught:
         registry.upsert(update())
     assert caught.value.hint == "update iapeer"
+    assert paths.registry.read_bytes() == before
+
+
+def test_a_newer_version_is_not_healed_either(registry: Registry, paths: Paths, fill: Fill) -> None:
+    fill(peer("bad", cwd=""), version=3)
+    before = paths.registry.read_bytes()
     with pytest.raises(RegistryError, match="version 3"):
-        fill(peer("bad", cwd=""), version=3)
-        registry.heal(lambda _: None, "x")
-    assert before != b""
+        registry.heal(lambda _: None, "2026-11-22")
+    assert paths.registry.read_bytes() == before
+    assert not paths.quarantine.exists()
 
 
 def test_a_snapshot_is_cached_until_the_file_changes(
@@ -229,7 +236,15 @@ def test_a_file_that_can_not_be_read_is_a_registry_error(registry: Registry, pat
 def test_the_file_has_the_contracts_shape_order_and_mode(registry: Registry, paths: Paths) -> None:
     registry.upsert(update("zoe", cwd="/z", runtimes=("codex",), description=" last "))
     registry.upsert(update("ann", cwd="/a", interfaces={"telegram": {"bot": "x"}}))
-    keys = "personality default_runtime runtime runtimes description intelligence cwd".split()
+    keys = [
+        "personality",
+        "default_runtime",
+        "runtime",
+        "runtimes",
+        "description",
+        "intelligence",
+        "cwd",
+    ]
     peers = on_disk(paths)["peers"]
     assert [list(entry) for entry in peers] == [[*keys, "interfaces"], keys]
     assert peers[1]["runtime"] == peers[1]["default_runtime"] == "claude"
@@ -275,9 +290,7 @@ def test_explicit_values_override(registry: Registry) -> None:
 @pytest.mark.parametrize(
     ("runtime", "nature"), [("claude", "artificial"), ("telegram", "natural"), ("cron", "absent")]
 )
-def test_a_new_peer_gets_its_runtimes_nature(
-    registry: Registry, runtime: str, nature: str
-) -> None:
+def test_a_new_peer_gets_its_runtimes_nature(registry: Registry, runtime: str, nature: str) -> None:
     assert registry.upsert(update(runtime=runtime)).intelligence.value == nature
 
 
@@ -336,8 +349,6 @@ def test_remove_returns_the_record_and_none_the_second_time(registry: Registry) 
 
 def test_replace_narrows_runtimes(registry: Registry) -> None:
     record = registry.upsert(update(runtimes=("codex",)))
-    from msgspec.structs import replace
-
     registry.replace([replace(record, runtimes=("claude",))])
     assert registry.snapshot().require("bob").runtimes == ("claude",)
 
@@ -346,8 +357,6 @@ def test_register_refuses_a_name_of_another_folder(registry: Registry, tmp_path:
     record = registry.upsert(update(cwd=str(tmp_path)))
     link = tmp_path.with_name("link")
     link.symlink_to(tmp_path)
-    from msgspec.structs import replace
-
     registry.register(replace(record, cwd=str(link)))
     with pytest.raises(PeerExists, match="already exists in"):
         registry.register(replace(record, cwd="/elsewhere"))

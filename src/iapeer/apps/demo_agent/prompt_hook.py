@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import signal
 import subprocess
 import threading
 from collections.abc import Callable
@@ -37,7 +39,8 @@ def _run(argv: tuple[str, ...], fields: dict[str, str]) -> str:
     try:
         process.communicate(payload, timeout=HOOK_S)
     except subprocess.TimeoutExpired:
-        os.killpg(process.pid, 9)
-        process.wait()
+        with contextlib.suppress(ProcessLookupError):  # it may have ended just now
+            os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
         return f"prompt hook: killed after {HOOK_S:.0f} s"
     return f"prompt hook: exit status {process.returncode}" if process.returncode else ""

@@ -17,7 +17,7 @@ from urllib.parse import quote
 from iapeer.core.errors import LockBusy, StorageError
 from iapeer.storage.atomic import ensure_private_dir, storage_error, sync, sync_dir
 
-from .schema import check_owner, migrate
+from .schema import SCHEMA_VERSION, check_owner, migrate
 
 _FULL_HINT = "free space on that disk; messages are accepted again by themselves"
 _MEANINGS = {
@@ -92,10 +92,9 @@ def ensure_ledger(path: Path, busy_timeout_s: float) -> None:
     if not _exists(path):
         _create(path)
     try:
-        check_content(path, busy_timeout_s)
-        with contextlib.closing(_raw(path, busy_timeout_s, "rw")) as conn:
-            _configure(conn)
-            migrate(conn)
+        if check_content(path, busy_timeout_s) < SCHEMA_VERSION:
+            with contextlib.closing(connect(path, busy_timeout_s)) as conn:
+                migrate(conn)
         if path.stat().st_mode & 0o077:
             path.chmod(0o600)
     except sqlite3.Error as error:
@@ -140,16 +139,16 @@ def check_access(path: Path) -> None:
         )
 
 
-def check_content(path: Path, busy_timeout_s: float) -> None:
-    """Refuse a file that is no ledger of this version, without changing or making any file.
+def check_content(path: Path, busy_timeout_s: float) -> int:
+    """Return the schema version of a ledger, without changing or making any file.
 
-    Raises StorageError, sqlite3.Error.
+    Raises StorageError for a newer one or another program's file, sqlite3.Error.
     """
     # Reading a WAL database makes its side files; `immutable` does without. It would not see what
     # a write-ahead log holds, so it is for a file that has none.
     mode = "ro" if Path(f"{path}-wal").exists() else "ro&immutable=1"
     with contextlib.closing(_raw(path, busy_timeout_s, mode)) as conn:
-        check_owner(conn, str(path))
+        return check_owner(conn, str(path))
 
 
 def connect(

@@ -94,6 +94,12 @@ def live_sessions(conn: sqlite3.Connection) -> list[SessionRow]:
     return [session_row(values) for values in found]
 
 
+def all_sessions(conn: sqlite3.Connection) -> list[SessionRow]:
+    """Return every stored session, ended ones too, oldest first."""
+    found = conn.execute(f"{_SELECT} ORDER BY started_at, rowid")
+    return [session_row(values) for values in found]
+
+
 def live_of(conn: sqlite3.Connection, uid: str, runtime: str) -> SessionRow | None:
     """Return the newest live session of an identity, or None."""
     where = "uid = ? AND runtime = ? AND ended_at IS NULL ORDER BY started_at DESC, rowid DESC"

@@ -1,0 +1,254 @@
+from __future__ import annotations
+
+import json
+import os
+import pty
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from .conftest import FakeDaemon, Run
+from .test_listing import TEAM
+
+STORY = {
+    "id": "k3vq7m2xd4ta",
+    "sender": "claude-alice",
+    "recipient": "codex-bob",
+    "state": "seen",
+    "reason": "",
+    "topic": "review",
+    "length": 120,
+    "dup": True,
+    "accepted_ts": "2026-11-22T15:00:00+00:00",
+    "steps": [
+        {"at": 1795359600.0, "state": "accepted", "event": "accepted"},
+        {"at": 1795359600.25, "state": "held", "event": "hold", "reason": "composer"},
+        {"at": 1795359603.5, "state": "in_flight", "event": "hand_over", "door": "paste"},
+        {"at": 1795359604.0, "state": "landed", "event": "land", "attempt": 2},
+        {"at": 1795359605.125, "state": "seen", "event": "see", "evidence": "hook"},
+        {"at": 1795359606.0, "state": "seen", "event": "new_step"},
+    ],
+}
+
+
+def actions(daemon: FakeDaemon, verb: str, name: str, **done: str) -> None:
+    daemon.on("POST", f"/api/v1/peers/{name}/{verb}", {"ok": True, "actions": done})
+
+
+@pytest.mark.parametrize(("verb", "did"), [("stop", "stopped"), ("start", "started")])
+def test_a_line_per_runtime_tells_what_was_done(
+    daemon: FakeDaemon, run: Run, verb: str, did: str
+) -> None:
+    actions(daemon, verb, "bob", claude=did, codex="already")
+    done = run(verb, "bob")
+    assert (done.status, done.err) == (0, "")
+    assert done.out == f"bob (claude): {did}\nbob (codex): already\n"
+    assert daemon.asked[0].body == {}
+    assert json.loads(run(verb, "bob", "codex", "--json").out) == [
+        {"personality": "bob", "runtime": "claude", "action": did},
+        {"personality": "bob", "runtime": "codex", "action": "already"},
+    ]
+    assert daemon.asked[1].body == {"runtime": "codex"}
+
+
+def test_all_means_every_registered_peer_and_one_that_fails_spares_no_other(
+    daemon: FakeDaemon, run: Run
+) -> None:
+    daemon.on("GET", "/api/v1/peers", {"ok": True, "peers": TEAM})
+    actions(daemon, "stop", "alice", claude="stopped")
+    daemon.refuse("POST", "/api/v1/peers/bob/stop", 503, "bob does not obey", "try again")
+    actions(daemon, "stop", "carol", demo="stopped")
+    actions(daemon, "stop", "dave", demo="stopped")
+    done = run("stop", "--all")
+    assert done.status == 1
+    assert done.out == "alice (claude): stopped\ncarol (demo): stopped\ndave (demo): stopped\n"
+    assert done.err == "iapeer stop: bob: bob does not obey\nhint: try again\n"
+
+
+@pytest.mark.parametrize("words", [[], ["bob", "--all"]], ids=["nobody", "both"])
+@pytest.mark.parametrize("verb", ["stop", "start"])
+def test_nobody_and_everybody_at_once_are_usage_and_nothing_is_done(
+    daemon: FakeDaemon, run: Run, verb: str, words: list[str]
+) -> None:
+    done = run(verb, *words)
+    assert (done.status, done.out) == (2, "")
+    assert done.err.startswith(
+        f"iapeer {verb}: takes the name of a peer, or --all for every one\nusage: iapeer {verb} "
+    )
+    assert daemon.asked == []
+
+
+def test_an_unknown_peer_is_the_daemons_error(daemon: FakeDaemon, run: Run) -> None:
+    message = "peer 'bob' is not registered"
+    daemon.refuse("POST", "/api/v1/peers/bob/stop", 404, message, "iapeer list shows who is")
+    done = run("stop", "bob")
+    assert (done.status, done.out) == (1, "")
+    assert done.err == f"iapeer stop: {message}\nhint: iapeer list shows who is\n"
+
+
+def test_without_a_daemon_nothing_can_be_stopped(run: Run, root: Path) -> None:
+    for words in (["bob"], ["--all"]):
+        done = run("stop", *words)
+        assert (done.status, done.out) == (1, "")
+        assert done.err.startswith(f"iapeer stop: no daemon is running on {root}\n")
+
+
+def test_trace_tells_the_story_in_order(daemon: FakeDaemon, run: Run) -> None:
+    daemon.on("GET", "/api/v1/messages/k3vq7m2xd4ta", {"ok": True, "message": STORY})
+    done = run("trace", "k3vq7m2xd4ta")
+    assert (done.status, done.err) == (0, "")
+    assert done.out == (
+        "message k3vq7m2xd4ta: claude-alice -> codex-bob\n"
+        "  120 characters, topic review\n"
+        "  accepted 2026-11-22T15:00:00+00:00\n"
+        "  15:00:00.000  accepted\n"
+        "  15:00:00.250  held: someone is typing there; it goes in when they are done\n"
+        "  15:00:03.500  handed to the runtime (door paste)\n"
+        "  15:00:04.000  landed: the runtime has it (attempt 2)\n"
+        "  15:00:05.125  seen by the reader (proof: hook)\n"
+        "  15:00:06.000  new_step\n"
+        "  it may have been shown twice, and is marked so\n"
+        "now seen\n"
+    )
+    assert json.loads(run("trace", "k3vq7m2xd4ta", "--json").out) == STORY
+
+
+def test_an_unknown_message_is_an_error(daemon: FakeDaemon, run: Run) -> None:
+    daemon.refuse("GET", "/api/v1/messages/aaaa", 404, "no message aaaa")
+    done = run("trace", "aaaa")
+    assert (done.status, done.out) == (1, "")
+    assert done.err == "iapeer trace: no message aaaa\n"
+
+
+def test_attach_without_a_terminal_wakes_nobody(daemon: FakeDaemon, run: Run) -> None:
+    done = run("attach", "bob")
+    assert (done.status, done.out) == (1, "")
+    assert done.err == (
+        "iapeer attach: attach needs a terminal\nhint: send it a message: iapeer send bob\n"
+    )
+    assert daemon.asked == []
+
+
+class Screen:
+    """A terminal that the command runs on, and what has been drawn there."""
+
+    def __init__(self, environ: dict[str, str], *words: str) -> None:
+        self._ours, theirs = pty.openpty()
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "iapeer", *words],
+            stdin=theirs,
+            stdout=theirs,
+            stderr=theirs,
+            env={**environ, "TERM": "xterm"},
+            start_new_session=True,
+        )
+        os.close(theirs)
+        self.drawn = ""
+        self._changed = threading.Condition()
+        self._reader = threading.Thread(target=self._read)
+        self._reader.start()
+
+    def _read(self) -> None:
+        try:
+            while chunk := os.read(self._ours, 4096):
+                with self._changed:
+                    self.drawn += chunk.decode(errors="replace")
+                    self._changed.notify()
+        except OSError:
+            pass  # Linux's way to say that the other end of a terminal is closed
+
+    def wait_for(self, text: str) -> None:
+        with self._changed:
+            if not self._changed.wait_for(lambda: text in self.drawn, timeout=30):
+                pytest.fail(f"{text!r} was never drawn: {self.drawn!r}")
+
+    def end(self) -> int:
+        status = self.process.wait(timeout=30)
+        self._reader.join()
+        os.close(self._ours)
+        return status
+
+
+@pytest.fixture
+def tmux(root: Path) -> Iterator[Path]:
+    """A real tmux server with the session `demo-bob`, on a private socket."""
+    if shutil.which("tmux") is None:
+        pytest.fail("tmux is missing")
+    socket = root / "t.sock"
+    command = ["tmux", "-S", str(socket), "-f", os.devnull]
+    subprocess.run(
+        [*command, "new-session", "-d", "-s", "demo-bob", "echo in the session; exec sleep 600"],
+        check=True,
+        timeout=30,
+    )
+    yield socket
+    subprocess.run([*command, "kill-server"], check=True, timeout=30)
+
+
+def attach_point(socket: Path, *, woke: bool, session: str = "demo-bob") -> dict[str, Any]:
+    point = {"identity": "demo-bob", "socket": str(socket), "session": session, "woke": woke}
+    return {"ok": True, "attach": point}
+
+
+@pytest.mark.real_tmux
+@pytest.mark.parametrize("woke", [True, False])
+def test_attach_becomes_tmux_on_that_session_even_from_inside_tmux(
+    daemon: FakeDaemon, tmux: Path, environ: dict[str, str], woke: bool
+) -> None:
+    daemon.on("POST", "/api/v1/peers/bob/wake", attach_point(tmux, woke=woke))
+    screen = Screen({**environ, "TMUX": "/tmp/other,1,0"}, "attach", "bob", "demo")
+    screen.wait_for("in the session")
+    assert ("woke + attaching demo-bob…" in screen.drawn) == woke
+    assert "attaching demo-bob…" in screen.drawn
+    assert daemon.asked[0].body == {"runtime": "demo"}
+    detach = ["tmux", "-S", str(tmux), "detach-client", "-s", "=demo-bob"]
+    subprocess.run(detach, check=True, timeout=30)
+    assert screen.end() == 0
+
+
+@pytest.mark.real_tmux
+def test_attach_ends_with_tmuxs_own_status(
+    daemon: FakeDaemon, tmux: Path, environ: dict[str, str]
+) -> None:
+    # A prefix of a session's name is not that session.
+    point = attach_point(tmux, woke=False, session="demo-b")
+    daemon.on("POST", "/api/v1/peers/bob/wake", point)
+    screen = Screen(environ, "attach", "bob")
+    assert screen.end() == 1
+    assert "can't find session: demo-b" in screen.drawn
+
+
+def test_attach_tells_why_a_peer_did_not_come_up(
+    daemon: FakeDaemon, environ: dict[str, str]
+) -> None:
+    daemon.refuse("POST", "/api/v1/peers/bob/wake", 500, "bob did not come up", "see its log")
+    screen = Screen(environ, "attach", "bob")
+    assert screen.end() == 1
+    assert screen.drawn == "iapeer attach: bob did not come up\r\nhint: see its log\r\n"
+
+
+def test_attach_without_tmux_says_how_to_get_it(
+    daemon: FakeDaemon, environ: dict[str, str], root: Path
+) -> None:
+    daemon.on("POST", "/api/v1/peers/bob/wake", attach_point(root / "t", woke=False))
+    screen = Screen({**environ, "IAPEER_TMUX": "/nowhere/tmux"}, "attach", "bob")
+    assert screen.end() == 1
+    assert "iapeer attach: /nowhere/tmux can't be run: No such file or directory" in screen.drawn
+
+
+def test_a_long_wait_is_talked_about(capsys: pytest.CaptureFixture[str]) -> None:
+    from iapeer.cli import sessions
+
+    said = threading.Event()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sessions, "FIRST_WORD_S", 0.01)
+        patch.setattr(sessions.output, "warn", lambda text: (print(text), said.set()))
+        with sessions._progress("waking bob"):
+            assert said.wait(10)
+    assert capsys.readouterr().out.startswith("waking bob…\n")
