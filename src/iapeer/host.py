@@ -41,13 +41,14 @@ from .routing.services import LaneServices
 from .routing.tokens import HookEvidence, SessionTokens
 from .routing.waits import Waits
 from .runtimes.catalog import Catalog
+from .sessions import spool
 from .sessions.doors.inbox import InboxDoor
 from .sessions.doors.paste import PaneDoor, PasteDoor
 from .sessions.handoff import sweep_handoffs
-from .sessions.launch import Launcher, Surroundings
+from .sessions.launch import Launcher
 from .sessions.notify import make_notifier
+from .sessions.plan import Surroundings
 from .sessions.process import DeathWatch, is_alive
-from .sessions import spool
 from .sessions.tmux import require_tmux
 from .storage.atomic import ensure_private_dir
 from .storage.ledger import marks, messages
@@ -199,9 +200,7 @@ def offline_remove(settings: Settings, name: str, *, force: bool) -> dict[str, A
         clock = SystemClock()
         with offline(paths.ledger, settings.busy_timeout_s) as conn:
             reason = f"peer {gone.personality} was removed"
-            failed.extend(
-                row.id for row in messages.fail_for_uid(conn, uid, reason, clock.now())
-            )
+            failed.extend(row.id for row in messages.fail_for_uid(conn, uid, reason, clock.now()))
             marks.drop_uid(conn, uid, clock.now())
 
     def is_live(identity: Identity) -> bool:

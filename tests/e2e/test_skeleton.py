@@ -90,12 +90,15 @@ def test_a_ring_of_five_with_one_asleep_comes_round(iapeer_daemon: TestDaemon) -
     for name in names[:4]:
         sent = iapeer_daemon.send(name, "NOTHING", "api-op")
         iapeer_daemon.wait_state(sent["message_id"], "seen")
-    iapeer_daemon.send("ring1", f"RING 10 {' '.join(names)}", "api-op")
+    iapeer_daemon.send("ring1", f"RING 10 {' '.join([*names[1:], names[0]])}", "api-op")
     wait_until(
-        lambda: sum(len(iapeer_daemon.prompts(name)) for name in names) >= 4 + 10,
+        lambda: sum(len(iapeer_daemon.prompts(name)) for name in names) >= 4 + 1 + 10,
         60,
         "the ring to come round",
     )
+    calls = [r for name in names for r in iapeer_daemon.records(name) if r["type"] == "tool"]
+    assert [r["result"]["delivered_to"]["personality"] for r in calls].count("ring5") == 2
+    assert not [r for r in calls if r["is_error"]]
 
 
 @pytest.mark.parametrize("asleep", [True, False])

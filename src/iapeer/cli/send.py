@@ -8,6 +8,7 @@ more is the daemon's work.
 from __future__ import annotations
 
 import os
+import sys
 
 from iapeer.client import hot
 from iapeer.core import env
@@ -80,9 +81,7 @@ def _read(path: str) -> str:
     """Return the text of a message file, `-` being stdin. Raises InvalidInput."""
     what = "stdin" if path == "-" else f"message file {path}"
     try:
-        # Descriptor 0 and not sys.stdin: its decoding depends on the locale, ours does not.
-        with open(0 if path == "-" else path, "rb", closefd=path != "-") as file:
-            data = file.read(FILE_MAX + 1)
+        data = _bytes(path)
         if len(data) > FILE_MAX:
             raise InvalidInput(
                 f"{what} is larger than {FILE_MAX} bytes, and a message holds 16000 characters",
@@ -95,6 +94,16 @@ def _read(path: str) -> str:
         raise InvalidInput(
             f"{what} is not UTF-8 text (byte {error.start})", hint="attach it: --attachment <path>"
         ) from None
+
+
+def _bytes(path: str) -> bytes:
+    """Return what is there, and one byte more than allowed if there is more."""
+    if path != "-":
+        with open(path, "rb") as file:
+            return file.read(FILE_MAX + 1)
+    if sys.stdin is None:
+        raise InvalidInput("stdin is closed")
+    return sys.stdin.buffer.read(FILE_MAX + 1)
 
 
 def _sender(stated: str | None) -> str | None:

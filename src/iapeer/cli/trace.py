@@ -11,7 +11,7 @@ from .grammar import Call
 from .send import plain
 
 _EVENTS = {
-    "accepted": "accepted",
+    "accept": "accepted",
     "hold": "held",
     "hand_over": "handed to the runtime",
     "land": "landed: the runtime has it",

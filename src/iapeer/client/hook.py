@@ -11,7 +11,6 @@ from __future__ import annotations
 import os
 import select
 import sys
-from collections.abc import Mapping
 
 from iapeer.client import hot
 from iapeer.core import env
@@ -22,7 +21,7 @@ TIMEOUT_S = 3.0
 """For the input, and again for the daemon."""
 
 
-def main(argv: list[str], environ: Mapping[str, str]) -> int:
+def main(argv: list[str], environ: dict[str, str] | os._Environ[str]) -> int:
     """Run the hook; returns the exit status."""
     if argv:
         sys.stderr.write("usage: python -P -m iapeer.client.hook < hook.json\n")
@@ -38,7 +37,7 @@ def main(argv: list[str], environ: Mapping[str, str]) -> int:
     return 0
 
 
-def _report(environ: Mapping[str, str]) -> str:
+def _report(environ: dict[str, str] | os._Environ[str]) -> str:
     """Pass the input on; returns what went wrong, "" if nothing."""
     data = _read_input(sys.stdin.fileno())
     if len(data) > INPUT_MAX:

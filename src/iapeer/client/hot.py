@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import os
 import socket
-from collections.abc import Mapping
 
 from iapeer.core import env
 
@@ -31,7 +30,7 @@ class BadAnswer(Exception):
     """Somebody answered, but not as our daemon does."""
 
 
-def socket_path(environ: Mapping[str, str]) -> str:
+def socket_path(environ: dict[str, str] | os._Environ[str]) -> str:
     """Return the daemon's socket as the environment says, else below the default root."""
     explicit = environ.get(env.DAEMON_SOCKET)
     if explicit:
@@ -42,7 +41,7 @@ def socket_path(environ: Mapping[str, str]) -> str:
 
 
 def send(  # noqa: PLR0913 - the fields of one message, and no struct may be imported here
-    environ: Mapping[str, str],
+    environ: dict[str, str] | os._Environ[str],
     to: str,
     message: str,
     *,
@@ -73,7 +72,7 @@ def send(  # noqa: PLR0913 - the fields of one message, and no struct may be imp
     )
 
 
-def token_header(environ: Mapping[str, str]) -> dict[str, str]:
+def token_header(environ: dict[str, str] | os._Environ[str]) -> dict[str, str]:
     """Return the headers that prove who is calling: session token and static bearer, if set."""
     headers = {}
     if token := environ.get(env.SESSION_TOKEN):
@@ -89,7 +88,7 @@ def request(  # noqa: PLR0913 - what a request consists of
     body: object = None,
     *,
     socket_path: str,  # noqa: A002,RUF100
-    headers: Mapping[str, str] | None = None,
+    headers: dict[str, str] | None = None,
     timeout_s: float = 10.0,
 ) -> tuple[int, object]:
     """Make one request and return its status and decoded JSON body (None when it is empty).
@@ -112,7 +111,7 @@ def request(  # noqa: PLR0913 - what a request consists of
     return _decode(raw)
 
 
-def _encode(method: str, path: str, body: object, headers: Mapping[str, str]) -> bytes:
+def _encode(method: str, path: str, body: object, headers: dict[str, str]) -> bytes:
     content = body if isinstance(body, bytes) else b""
     if body is not None and not isinstance(body, bytes):
         content = json.dumps(body).encode()

@@ -234,7 +234,7 @@ class Peer:
                 if event.event == "message":
                     yield msgspec.json.decode(event.data, type=_Delivery)
                 elif event.event == "error":
-                    raise _retried(_error_from(event.data.encode(), 500))
+                    raise _retried(_error_from(event.data.encode()))
                 elif event.event == "end":
                     raise SendRefused(
                         f"another reader took over the inbox of {self._address}",
@@ -288,13 +288,14 @@ def _error_of(response: httpx2.Response) -> IapeerError:
     return _error_from(response.content, response.status_code)
 
 
-def _error_from(content: bytes, status: int) -> IapeerError:
-    """Return the error a daemon's answer names, as the class that has its code."""
+def _error_from(content: bytes, status: int = 0) -> IapeerError:
+    """Return the error a daemon's answer names, as the class its code or its status stands for."""
     try:
-        found = msgspec.json.decode(content)["error"]
+        answer = msgspec.json.decode(content)
+        found, status = answer["error"], status or int(answer["status"])
         code, message = str(found["code"]), str(found["message"])
         hint, retry = str(found.get("hint") or ""), found.get("retry_after_s")
-    except (msgspec.DecodeError, KeyError, TypeError, AttributeError):
+    except (msgspec.DecodeError, KeyError, TypeError, ValueError, AttributeError):
         return IapeerError(f"the daemon answered {status} without a reason", code="bad_answer")
     kind = _kinds().get(code) or _BY_STATUS.get(status, IapeerError)
     return kind(message, hint=hint, code=code, retry_after_s=retry)

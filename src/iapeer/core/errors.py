@@ -1,4 +1,4 @@
-"""The error tree: every error says what happened (`message`), what to do (`hint`) and has a stable `code`.
+"""The error tree: what happened (`message`), what to do (`hint`), and a stable `code`.
 
 Subclasses say what a caller can do about it; exit status and HTTP status are tables at the
 edges, not here. Messages keep the contract's keywords, because other programs match on them.

@@ -195,8 +195,9 @@ class _Incoming:
 
 
 async def _drop(scope: Scope, incoming: _Incoming) -> None:
-    """Read a refused body for a moment: a close on unread bytes resets the connection, and the
-    caller would see that instead of the answer. One that waits for a go-ahead gets none.
+    """Read a refused body for a moment; a caller that waits for a go-ahead gets none.
+
+    A close on unread bytes resets the connection, and the caller would see that, not the answer.
     """
     if "expect" in Headers(scope=scope):
         return

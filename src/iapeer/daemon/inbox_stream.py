@@ -15,7 +15,7 @@ from sse_starlette.sse import EventSourceResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from iapeer.core.errors import IapeerError, SendRefused
-from iapeer.daemon.answers import error_body, internal_error, log_crash
+from iapeer.daemon.answers import error_body, internal_error, log_crash, status_of
 from iapeer.registry.caller import Caller
 from iapeer.routing.ports import Inbox, InboxMessage
 
@@ -42,7 +42,7 @@ class InboxStreams:
         """Return the response that streams `caller`'s messages.
 
         Events: `message` (id and JSON of an InboxMessage), `ping` every `PING_S` seconds, `error`
-        (an error body) and `end`, sent when another reader took the identity over.
+        (an error body with its `status`: the answer has begun with 200) and `end`, sent when another reader took the identity over.
 
         Raises SendRefused when the identity has no inbox or too many streams are open.
         """
@@ -101,4 +101,5 @@ class InboxStreams:
 
 
 def _error_event(error: IapeerError) -> ServerSentEvent:
-    return ServerSentEvent(msgspec.json.encode(error_body(error)).decode(), event="error")
+    body = {**error_body(error), "status": status_of(error)}
+    return ServerSentEvent(msgspec.json.encode(body).decode(), event="error")

@@ -15,7 +15,7 @@ import psutil
 
 from iapeer.core.errors import ConfigError, DaemonRunning, PortBusy, StorageError
 from iapeer.daemon.auth import PeerCred
-from iapeer.storage.atomic import ensure_private_dir
+from iapeer.storage.atomic import ensure_private_dir, storage_error
 
 LOOPBACK = "127.0.0.1"
 BACKLOG = 128
@@ -77,10 +77,15 @@ class UnixListener:
             raise StorageError(f"can't listen at {path}: {error.strerror}") from None
 
     def unlink(self) -> None:
-        """Remove the socket's file if it is still ours."""
-        if _inode(self.path) == self._inode:
-            with suppress(FileNotFoundError):
-                self.path.unlink()
+        """Remove the socket's file if it is still ours.
+
+        Raises StorageError.
+        """
+        try:
+            if _inode(self.path) == self._inode:
+                self.path.unlink(missing_ok=True)
+        except OSError as error:
+            raise storage_error(error, self.path, "remove") from error
 
 
 def peer_of(sock: socket.socket) -> PeerCred | None:
@@ -153,6 +158,7 @@ def _holder(port: int) -> str:
     """Name the process that listens on a port: pid and program where this account may look."""
     with suppress(psutil.Error, OSError):
         for found in psutil.net_connections(kind="tcp"):
-            if found.status == psutil.CONN_LISTEN and found.laddr.port == port and found.pid:
+            listens = found.status == psutil.CONN_LISTEN and found.pid
+            if listens and getattr(found.laddr, "port", None) == port:
                 return f"pid {found.pid} ({psutil.Process(found.pid).name()})"
     return "a process this account can't see"

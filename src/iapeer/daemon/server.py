@@ -58,10 +58,12 @@ class DaemonServer:
         self._mcp = LazyMcp(settings, services)
         self._app = build_app(settings, services, self._streams, self._mcp, lambda: self.port)
         self._port = settings.port
+        self._tcp: socket.socket | None = None
         self._unix: UnixListener | None = None
         self._found: Discovery | None = None
         self._server: _Server | None = None
-        self._tasks: list[asyncio.Task[None]] = []
+        self._serving: asyncio.Task[None] | None = None
+        self._mcp_run: asyncio.Task[None] | None = None
 
     @property
     def port(self) -> int:
@@ -89,37 +91,40 @@ class DaemonServer:
         self._streams.close()
         if self._server is not None:
             self._server.finish()
+        await _settle([self._serving] if self._serving else [], GRACE_S + 3 * _STEP_S)
         self._mcp.stop()
-        await _settle(self._tasks, GRACE_S + 3 * _STEP_S)
-        self._tasks.clear()
-        if self._unix is not None:
-            self._unix.sock.close()
-            self._unix.unlink()
-            self._unix = None
-        if self._found is not None:
-            try:
-                discovery.remove(self._discovery_path, self._found)
-            except IapeerError as error:
-                log_crash("remove router.json", error)
-            self._found = None
+        await _settle([self._mcp_run] if self._mcp_run else [], _STEP_S)
+        self._serving = self._mcp_run = None
+        try:
+            self._close_files()
+        except IapeerError as error:
+            log_crash("remove our files", error)
 
     async def _start(self) -> None:
         for name in _QUIET:
             logging.getLogger(name).setLevel(logging.ERROR)
-        tcp = bind_tcp(self._settings.port)
-        try:
-            self._unix = UnixListener(self._settings.daemon_socket)
-        except IapeerError:
-            tcp.close()
-            raise
-        self._port = tcp.getsockname()[1]
+        self._tcp = bind_tcp(self._settings.port)
+        self._unix = UnixListener(self._settings.daemon_socket)
+        self._port = self._tcp.getsockname()[1]
         self._server = _Server(_config(self._app))
-        serving = asyncio.create_task(self._server.serve([self._unix.sock, tcp]), name="http")
-        self._tasks.append(serving)
-        await self._server.wait_ready(serving)
+        sockets = [self._unix.sock, self._tcp]
+        self._serving = asyncio.create_task(self._server.serve(sockets), name="http")
+        await self._server.wait_ready(self._serving)
         self._found = Discovery(sock=str(self._unix.path), tcp=self.url)
         discovery.write(self._discovery_path, self._found)
-        self._tasks.append(asyncio.create_task(self._mcp.run(), name="mcp"))
+        self._mcp_run = asyncio.create_task(self._mcp.run(), name="mcp")
+
+    def _close_files(self) -> None:
+        """Close the sockets and remove what is ours of their traces; raises StorageError."""
+        found, self._found = self._found, None
+        unix, self._unix = self._unix, None
+        if self._tcp is not None:
+            self._tcp.close()
+        if found is not None:
+            discovery.remove(self._discovery_path, found)
+        if unix is not None:
+            unix.sock.close()
+            unix.unlink()
 
 
 class PeerProtocol(H11Protocol):

@@ -14,9 +14,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from random import Random
 
-from ..core.settings import Settings
-from ..core.states import HoldReason
-from ..routing.presence import Boot, Hold, Presence
+from iapeer.core.settings import Settings
+from iapeer.core.states import HoldReason
+from iapeer.routing.presence import Hold, Presence, Start
 
 FAULT_WINDOW_S = 300.0
 """Faults older than this are forgotten (the contract's crash-loop window)."""
@@ -35,7 +35,7 @@ def backoff_s(faults: int, settings: Settings, jitter: float) -> float:
     return base * (1 + JITTER * (2 * jitter - 1))
 
 
-def decide(presence: Presence, now: float, settings: Settings, jitter: float = 0.5) -> Boot | Hold:
+def decide(presence: Presence, now: float, settings: Settings, jitter: float = 0.5) -> Start | Hold:
     """Answer for one lane; the same values always give the same answer.
 
     A wall clock that jumped back never makes the wait longer than one back-off.
@@ -50,14 +50,14 @@ def decide(presence: Presence, now: float, settings: Settings, jitter: float = 0
     if elapsed < wait:
         reason = HoldReason.BROKEN if broken else HoldReason.WAKING
         return Hold(reason, retry_s=min(wait, wait - elapsed))
-    return Boot()
+    return Start()
 
 
-def bind(settings: Settings, seed: int | None = None) -> Callable[[Presence, float], Boot | Hold]:
+def bind(settings: Settings, seed: int | None = None) -> Callable[[Presence, float], Start | Hold]:
     """Return `decide` with this host's settings and a jitter of its own."""
-    random = Random(seed)
+    random = Random(seed)  # noqa: S311 - jitter, no secret
 
-    def answer(presence: Presence, now: float) -> Boot | Hold:
+    def answer(presence: Presence, now: float) -> Start | Hold:
         return decide(presence, now, settings, random.random())
 
     return answer

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from ..core.states import Event, HoldReason, MessageState
-from ..sessions.doors.port import Door, HandOver
-from ..sessions.evidence import Fact
-from ..storage.faults import fault
-from ..storage.ledger.rows import MessageRow
+from iapeer.core.states import Event, HoldReason, MessageState
+from iapeer.sessions.doors.port import Door, HandOver
+from iapeer.sessions.evidence import Fact
+from iapeer.storage.faults import fault
+from iapeer.storage.ledger.rows import MessageRow
+
 from .journal import Journal, envelope_of
 from .letters import Observed, Session
 

@@ -8,15 +8,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..core.errors import RuntimeUnknown, SessionGone, TmuxError
-from ..core.states import MessageState
-from ..sessions.evidence import Fact
-from ..sessions.follow import TranscriptFollower
-from ..sessions.model import TmuxSession
-from ..sessions.process import is_alive
-from ..sessions.screen import read_screen
-from ..sessions.tmux import PASTED
-from ..storage.ledger.rows import MessageRow, SessionRow
+from iapeer.core.errors import RuntimeUnknown, SessionGone, TmuxError
+from iapeer.core.states import MessageState
+from iapeer.sessions.evidence import Fact
+from iapeer.sessions.follow import TranscriptFollower
+from iapeer.sessions.model import TmuxSession
+from iapeer.sessions.process import is_alive
+from iapeer.sessions.screen import read_screen
+from iapeer.sessions.tmux import PASTED
+from iapeer.storage.ledger.rows import MessageRow, SessionRow
+
 from .delivery import marker_of
 from .journal import Journal
 from .letters import Session
@@ -145,4 +146,3 @@ async def _read_record(
     seen = [(message, proven[message.id]) for message in unproven if message.id in proven]
     await journal.observed(seen)
     return [message for message in unproven if message.id not in proven]
-

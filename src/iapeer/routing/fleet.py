@@ -8,17 +8,18 @@ from collections.abc import Callable
 from sqlite3 import Connection
 from typing import TYPE_CHECKING, Any
 
-from .. import __version__
-from ..core.errors import InvalidInput, LaunchFailed, PeerLive, RuntimeUnknown
-from ..core.identity import RESERVED_NAMES, Identity, socket_name
-from ..core.profile import RegistryRecord
-from ..registry.admin import RemoveRules, identities
-from ..registry.admin import remove as remove_peer
-from ..registry.rename import RenameRules
-from ..registry.rename import rename as rename_peer
-from ..storage.ledger import marks, messages, queries
-from ..storage.ledger.rows import MessageRow
-from ..storage.paths import Paths
+from iapeer import __version__
+from iapeer.core.errors import InvalidInput, LaunchFailed, PeerLive, RuntimeUnknown
+from iapeer.core.identity import RESERVED_NAMES, Identity, socket_name
+from iapeer.core.profile import RegistryRecord
+from iapeer.registry.admin import RemoveRules, identities
+from iapeer.registry.admin import remove as remove_peer
+from iapeer.registry.rename import RenameRules
+from iapeer.registry.rename import rename as rename_peer
+from iapeer.storage.ledger import marks, messages, queries
+from iapeer.storage.ledger.rows import MessageRow
+from iapeer.storage.paths import Paths
+
 from .lane import Lane
 from .lanes import Lanes
 from .letters import Verb
@@ -167,15 +168,11 @@ class FleetService:
             return "stopped"
         return "booting" if phase == Phase.BOOTING else "asleep"
 
-    async def _order_all(
-        self, personality: str, runtime: str | None, verb: Verb
-    ) -> dict[str, str]:
+    async def _order_all(self, personality: str, runtime: str | None, verb: Verb) -> dict[str, str]:
         record = self._record(personality)
         names = record.runtimes if runtime is None else (self._runtime(record, runtime),)
         orders = {name: self._lane(record, name).order(verb) for name in names}
-        return {
-            name: await asyncio.wait_for(order, ORDER_S) for name, order in orders.items()
-        }
+        return {name: await asyncio.wait_for(order, ORDER_S) for name, order in orders.items()}
 
     async def _lay_down(self, record: RegistryRecord, *, force: bool) -> None:
         """End what runs of a peer, when it may; then nothing of it is live."""
@@ -186,9 +183,7 @@ class FleetService:
                 hint=f"iapeer stop {record.personality}, or use --force where it is offered",
             )
         for identity in identities(record):
-            await asyncio.wait_for(
-                self._lane(record, identity.runtime).order(Verb.END), ORDER_S
-            )
+            await asyncio.wait_for(self._lane(record, identity.runtime).order(Verb.END), ORDER_S)
 
     def _is_live(self, identity: Identity) -> bool:
         record = self._s.registry.snapshot(allow_stale=True).get(identity.personality)
@@ -204,9 +199,7 @@ class FleetService:
         marks.drop_uid(conn, uid, now)
         return failed
 
-    def _in_ledger(
-        self, loop: asyncio.AbstractEventLoop, fn: Callable[[Connection], Any]
-    ) -> Any:
+    def _in_ledger(self, loop: asyncio.AbstractEventLoop, fn: Callable[[Connection], Any]) -> Any:
         """Write from a worker thread of a registry function."""
         future = asyncio.run_coroutine_threadsafe(self._s.ledger.write(fn), loop)
         return future.result(timeout=ORDER_S)

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING
 
-from ..core.envelope import Envelope
-from ..core.errors import SendRefused
-from ..core.states import MessageState
-from ..registry.caller import Caller
-from ..sessions.doors.inbox import InboxSession
-from ..sessions.evidence import Fact
-from ..storage.ledger import queries
+from iapeer.core.envelope import Envelope
+from iapeer.core.errors import SendRefused
+from iapeer.core.states import MessageState
+from iapeer.registry.caller import Caller
+from iapeer.sessions.doors.inbox import InboxSession
+from iapeer.sessions.evidence import Fact
+from iapeer.storage.ledger import queries
+
 from .lanes import Lanes
 from .letters import Attached, Detached, Observed
 from .ports import InboxMessage

@@ -9,15 +9,16 @@ from collections.abc import Sequence
 from sqlite3 import Connection
 from typing import TYPE_CHECKING
 
-from ..core.envelope import Envelope
-from ..core.identity import CORE_ADDRESS, Identity, parse_identity, read_intelligence
-from ..core.states import Event, HoldReason
-from ..storage.ledger import marks, messages, queries
-from ..storage.ledger import sessions as rows
-from ..storage.ledger.rows import MessageRow, NewSession
+from iapeer.core.envelope import Envelope
+from iapeer.core.identity import CORE_ADDRESS, Identity, parse_identity, read_intelligence
+from iapeer.core.states import Event, HoldReason
+from iapeer.storage.ledger import marks, messages, queries
+from iapeer.storage.ledger import sessions as rows
+from iapeer.storage.ledger.rows import MessageRow, NewSession
 
 if TYPE_CHECKING:
-    from ..sessions.doors.inbox import InboxSession
+    from iapeer.sessions.doors.inbox import InboxSession
+
     from .services import LaneServices
 
 STOPPED = "stopped"
@@ -72,7 +73,7 @@ class Journal:
             lambda c: messages.begin_attempt(c, row.id, session_id, door, now)
         )
 
-    async def advance(
+    async def advance(  # noqa: PLR0913 - one step, with what it may say
         self,
         row: MessageRow,
         event: Event,
@@ -130,9 +131,7 @@ class Journal:
 
         def see(conn: Connection) -> None:
             for row, evidence in seen:
-                messages.advance(
-                    conn, row.id, Event.SEE, now=now, door=row.door, evidence=evidence
-                )
+                messages.advance(conn, row.id, Event.SEE, now=now, door=row.door, evidence=evidence)
 
         if seen:
             await self._s.ledger.write(see)
@@ -208,7 +207,7 @@ class Journal:
 
 
 def envelope_of(row: MessageRow) -> Envelope:
-    """Return a stored message as the reader gets it; the mark is set when it may be a second time."""
+    """Return a stored message as the reader gets it, marked if it may be the second time."""
     sender = parse_identity(row.sender)
     if sender is None:
         raise ValueError(f"message {row.id} has no valid sender: {row.sender!r}")

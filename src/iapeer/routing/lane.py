@@ -8,22 +8,20 @@ can disagree about one.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import sys
 import traceback
 from collections import deque
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..core.errors import IapeerError, LaunchFailed, SendRefused, SessionGone, TmuxError
-from ..core.identity import Identity
-from ..core.states import HoldReason
-from ..sessions.doors.inbox import InboxSession
-from ..sessions.follow import TranscriptFollower
-from ..sessions.model import LaunchRequest, TmuxSession
-from ..storage.ledger import sessions as rows
-from ..storage.ledger.rows import SessionRow
+from iapeer.core.errors import IapeerError, LaunchFailed, SendRefused, SessionGone, TmuxError
+from iapeer.core.identity import Identity
+from iapeer.core.states import HoldReason
+from iapeer.sessions.doors.inbox import InboxSession
+from iapeer.sessions.model import TmuxSession
+from iapeer.storage.ledger.rows import SessionRow
+
 from . import endings
+from .boot import Boot
 from .delivery import Deliverer
 from .journal import Journal
 from .letters import (
@@ -40,7 +38,8 @@ from .letters import (
     Session,
     Verb,
 )
-from .presence import Boot, Phase, Presence
+from .presence import Phase, Presence, Start
+from .watching import watch
 
 if TYPE_CHECKING:
     from .services import LaneServices
@@ -66,8 +65,7 @@ class Lane:
         self._awake = asyncio.Event()
         self._work = True
         self._look_at: float | None = None
-        self._boot: asyncio.Task[None] | None = None
-        self._boot_reason = HoldReason.WAKING
+        self._boot = Boot(uid, identity, services, self._report)
         self._adoptee: SessionRow | None = None
         self._wakers: list[asyncio.Future[str]] = []
         self.stopped = False
@@ -101,7 +99,7 @@ class Lane:
         self._awake.set()
 
     def observe(self, observed: Observed) -> None:
-        """Post evidence; bounded by what is in flight, the oldest overflow is re-read at a death."""
+        """Post evidence of this session's own hook or reader."""
         self._report(observed)
 
     def adopt(self, row: SessionRow) -> None:
@@ -173,7 +171,7 @@ class Lane:
         elif self.phase == Phase.ADOPTING:
             await self._adopt()
         elif self.phase == Phase.BOOTING:
-            await self._journal.hold(self._boot_reason)
+            await self._journal.hold(self._boot.reason)
         elif self.phase == Phase.LIVE and self.session is not None:
             try:
                 again_s = await self._deliverer.step(self.session)
@@ -201,48 +199,21 @@ class Lane:
             last_fault_at=last,
         )
         answer = self._s.decide(presence, self._s.clock.now())
-        if isinstance(answer, Boot):
-            self._begin_boot()
-            await self._journal.hold(self._boot_reason)
+        if isinstance(answer, Start):
+            self._boot_now()
+            await self._journal.hold(self._boot.reason)
             return
         await self._journal.hold(answer.reason)
         if answer.retry_s is not None:
             self._look_in(answer.retry_s)
 
-    def _begin_boot(self) -> None:
-        free = self._s.launcher.boot_slot_free
-        self._boot_reason = HoldReason.WAKING if free else HoldReason.BOOT_LIMIT
+    def _boot_now(self) -> None:
         self.phase = Phase.BOOTING
-        self._boot = asyncio.create_task(self._bring_up(), name=f"boot {self.identity.address}")
-
-    async def _bring_up(self) -> None:
-        """The boot child: posts exactly one of `Booted`, `BootFailed`, unless it is cancelled."""
-        try:
-            record = self._s.registry.snapshot(allow_stale=True).get(self.identity.personality)
-            if record is None:
-                raise LaunchFailed(f"{self.identity.address} is not registered any more")
-            spec = self._s.catalog.get(self.identity.runtime)
-            request = LaunchRequest(uid=self.uid, identity=self.identity, cwd=Path(record.cwd))
-            async with self._s.launcher.permit():
-                self._report(BootBegan())
-                session = await self._s.launcher.launch(request, spec)
-        except LaunchFailed as error:
-            self._report(BootFailed(error))
-        except Exception as error:  # noqa: BLE001 - the root of this task
-            self._tell(error)
-            message = error.message if isinstance(error, IapeerError) else repr(error)
-            self._report(BootFailed(LaunchFailed(f"{self.identity.address}: {message}")))
-        else:
-            self._report(Booted(session))
+        self._boot.begin()
 
     async def _cancel_boot(self) -> None:
         """Take a boot back. One that is ready already is ended like a live session."""
-        boot, self._boot = self._boot, None
-        if boot is None:
-            return
-        boot.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await boot
+        await self._boot.cancel()
         for report in [r for r in self._reports if isinstance(r, Booted)]:
             self._reports.remove(report)
             await self._s.launcher.end(report.session, "boot:cancelled")
@@ -275,45 +246,22 @@ class Lane:
         """Watch the session's life and record, and begin to deliver."""
         self.session, self.phase = session, Phase.LIVE
         self._s.by_session[session.id] = self
-        session_id = session.id
-
-        def forget() -> None:
-            self._s.by_session.pop(session_id, None)
-
         if isinstance(session, TmuxSession):
-            session.stops.append(forget)
-            for pid, start in (session.server, session.pane):
-                handle = self._s.deaths.watch(pid, start, lambda: self._report(Died(session_id)))
-                session.stops.append(handle.cancel)
-            await self._follow(session)
+            await watch(session, self._s, self._report)
         self._work = True
-
-    async def _follow(self, session: TmuxSession) -> None:
-        row = await self._s.ledger.read(lambda c: rows.get_session(c, session.id))
-        if row is None or not row.transcript or not session.spec.evidence.records:
-            return
-        session.follower = TranscriptFollower(
-            Path(row.transcript),
-            session.spec.evidence.records,
-            row.offset,
-            lambda facts, offset: self._report(Observed(session.id, tuple(facts), offset)),
-        )
-        session.stops.append(session.follower.stop)
-        session.follower.start(self._s.notifier)
 
     # -- letters ----------------------------------------------------------------------------
 
     async def _on_report(self, report: Report) -> None:
         match report:
             case BootBegan():
-                self._boot_reason = HoldReason.WAKING
+                self._boot.reason = HoldReason.WAKING
             case Booted(session):
-                self._boot = None
                 self._s.log("wake", **self._names(), mode="fresh", session=session.id)
                 await self._go_live(session)
                 self._answer_wakers(None)
             case BootFailed(error):
-                self._boot, self.phase = None, Phase.ASLEEP
+                self.phase = Phase.ASLEEP
                 self._s.log("wake", **self._names(), mode="fail", reason=error.message)
                 await self._journal.fault("boot", error.message)
                 self._answer_wakers(error)
@@ -377,7 +325,7 @@ class Lane:
             )
         self._wakers.append(done)
         if self.phase == Phase.ASLEEP:
-            self._begin_boot()
+            self._boot_now()
 
     def _answer_wakers(self, error: LaunchFailed | None) -> None:
         wakers, self._wakers = self._wakers, []
@@ -420,9 +368,7 @@ class Lane:
         if self.session is not None:
             await self._leave(self.session, cause, None)
 
-    async def _leave(
-        self, session: Session, cause: str, obituary: endings.Obituary | None
-    ) -> None:
+    async def _leave(self, session: Session, cause: str, obituary: endings.Obituary | None) -> None:
         """Read the last evidence, give back what is unproven, clear the rest."""
         self.session, self.phase = None, Phase.ASLEEP
         if isinstance(session, TmuxSession) and session.follower is not None:
@@ -438,9 +384,7 @@ class Lane:
         self._s.log("end", **self._names(), session=session.id, cause=cause)
 
     async def _drain_evidence(self, session_id: str) -> None:
-        mine = [
-            r for r in self._reports if isinstance(r, Observed) and r.session_id == session_id
-        ]
+        mine = [r for r in self._reports if isinstance(r, Observed) and r.session_id == session_id]
         for report in mine:
             self._reports.remove(report)
             await self._deliverer.observed(report)
@@ -458,6 +402,4 @@ class Lane:
             return
         text = "".join(traceback.format_exception(error))
         self._s.log("lane-error", identity=self.identity.address, reason=repr(error))
-        print(f"[iapeer] lane {self.identity.address}: {text}", file=sys.stderr)
-
-
+        sys.stderr.write(f"[iapeer] lane {self.identity.address}: {text}\n")

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from ..core.errors import StorageError
-from ..core.identity import Identity
-from ..storage.ledger import marks, messages, queries, upkeep
-from ..storage.ledger import sessions as rows
+from iapeer.core.errors import StorageError
+from iapeer.core.identity import Identity
+from iapeer.storage.ledger import marks, messages, queries, upkeep
+from iapeer.storage.ledger import sessions as rows
+
 from .journal import STOPPED
 from .lane import Lane
 from .presence import Phase
@@ -17,7 +18,8 @@ from .waits import Key
 if TYPE_CHECKING:
     from sqlite3 import Connection
 
-    from ..storage.ledger.rows import MarkRow, MessageRow, SessionRow, Waiting
+    from iapeer.storage.ledger.rows import MarkRow, MessageRow, SessionRow, Waiting
+
     from .services import LaneServices
 
 CLOSE_S = 5.0
@@ -134,7 +136,7 @@ class Lanes:
                 self._s.log("audit-failed", reason=str(error))
 
     async def audit(self) -> None:
-        """Expire what is due, purge what is old, and poke every lane with work. Raises StorageError."""
+        """Expire what is due, purge what is old, poke every lane. Raises StorageError."""
         now = self._s.clock.now()
         settings = self._s.settings
         expired = await self._s.ledger.write(lambda c: messages.expire_due(c, now))
@@ -142,9 +144,7 @@ class Lanes:
             self._s.waits.changed(row.id)
             self._s.tell_sender(row)
         await self._s.ledger.write(
-            lambda c: upkeep.purge(
-                c, now, settings.body_retention_s, settings.metadata_retention_s
-            )
+            lambda c: upkeep.purge(c, now, settings.body_retention_s, settings.metadata_retention_s)
         )
         for item in await self._s.ledger.read(queries.undelivered_identities):
             self.work(item.uid, Identity(item.runtime, item.personality))
@@ -154,9 +154,7 @@ class Lanes:
     async def fail_all(self, uid: str, reason: str) -> list[MessageRow]:
         """Fail everything undelivered of a peer that goes away, and tell the senders."""
         now = self._s.clock.now()
-        failed = await self._s.ledger.write(
-            lambda c: messages.fail_for_uid(c, uid, reason, now)
-        )
+        failed = await self._s.ledger.write(lambda c: messages.fail_for_uid(c, uid, reason, now))
         for row in failed:
             self._s.waits.changed(row.id)
             self._s.tell_sender(row)

@@ -6,10 +6,10 @@ import asyncio
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from ..core.errors import LaunchFailed
-from ..sessions.doors.inbox import InboxSession
-from ..sessions.evidence import Fact
-from ..sessions.model import TmuxSession
+from iapeer.core.errors import LaunchFailed
+from iapeer.sessions.doors.inbox import InboxSession
+from iapeer.sessions.evidence import Fact
+from iapeer.sessions.model import TmuxSession
 
 Session = TmuxSession | InboxSession
 

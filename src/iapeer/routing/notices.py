@@ -9,19 +9,21 @@ import asyncio
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from ..core.errors import StorageError
-from ..core.identity import CORE_ADDRESS, Identity, Intelligence, parse_identity
-from ..core.ids import new_message_id
-from ..core.text import one_line
-from ..storage.ledger import messages
-from ..storage.ledger.rows import MessageRow, NewMessage
+from iapeer.core.errors import StorageError
+from iapeer.core.identity import CORE_ADDRESS, Identity, Intelligence, parse_identity
+from iapeer.core.ids import new_message_id
+from iapeer.core.text import one_line
+from iapeer.storage.ledger import messages
+from iapeer.storage.ledger.rows import MessageRow, NewMessage
+
 from .clocktime import local_iso
 
 if TYPE_CHECKING:
-    from ..core.clock import Clock
-    from ..core.settings import Settings
-    from ..registry.index import Registry
-    from ..storage.ledger.store import Ledger
+    from iapeer.core.clock import Clock
+    from iapeer.core.settings import Settings
+    from iapeer.registry.index import Registry
+    from iapeer.storage.ledger.store import Ledger
+
     from .services import LifecycleLog
 
 QUOTE_CHARS = 80

@@ -10,9 +10,9 @@ from typing import Any, Protocol
 
 import msgspec
 
-from ..core.draft import Draft
-from ..core.outcomes import SendResult
-from ..registry.caller import Caller
+from iapeer.core.draft import Draft
+from iapeer.core.outcomes import SendResult
+from iapeer.registry.caller import Caller
 
 
 class PeerView(msgspec.Struct, frozen=True, kw_only=True):

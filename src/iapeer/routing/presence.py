@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 
-from ..core.states import HoldReason
+from iapeer.core.states import HoldReason
 
 
 class Phase(StrEnum):
@@ -33,7 +33,7 @@ class Presence:
 
 
 @dataclass(frozen=True)
-class Boot:
+class Start:
     """Start a session."""
 
 
@@ -45,5 +45,5 @@ class Hold:
     retry_s: float | None = None
 
 
-Decide = Callable[[Presence, float], Boot | Hold]
+Decide = Callable[[Presence, float], Start | Hold]
 """(presence, wall time) -> what to do with work that waits."""

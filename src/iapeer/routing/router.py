@@ -7,28 +7,39 @@ lost, and cancelling the call cancels only the wait.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from sqlite3 import Connection
 
-from ..core.clock import Clock
-from ..core.draft import Draft, validate
-from ..core.errors import InvalidInput, PeerNotFound, RuntimeUnknown, SendRefused, StorageError
-from ..core.identity import RESERVED_NAMES, Identity
-from ..core.ids import new_message_id
-from ..core.outcomes import SendResult
-from ..core.profile import RegistryRecord
-from ..core.settings import Settings
-from ..core.states import FINAL, HoldReason, MessageState
-from ..registry.caller import Caller
-from ..registry.index import Registry
-from ..runtimes.catalog import Catalog
-from ..sessions.launch import program_path
-from ..storage.ledger import marks, messages, queries, upkeep
-from ..storage.ledger.rows import MessageRow, NewMessage
-from ..storage.ledger.store import Ledger
-from ..storage.logs import Delivery, LogFile, delivery_record
+import msgspec
+
+from iapeer.core.clock import Clock
+from iapeer.core.draft import Draft, validate
+from iapeer.core.errors import (
+    IapeerError,
+    InvalidInput,
+    PeerNotFound,
+    RuntimeUnknown,
+    SendRefused,
+    StorageError,
+)
+from iapeer.core.identity import RESERVED_NAMES, Identity
+from iapeer.core.ids import new_message_id
+from iapeer.core.outcomes import SendResult
+from iapeer.core.profile import RegistryRecord
+from iapeer.core.settings import Settings
+from iapeer.core.states import FINAL, HoldReason, MessageState
+from iapeer.registry.caller import Caller
+from iapeer.registry.index import Registry
+from iapeer.runtimes.catalog import Catalog
+from iapeer.sessions.plan import program_path
+from iapeer.storage.ledger import marks, messages, queries, upkeep
+from iapeer.storage.ledger.rows import MessageRow, NewMessage
+from iapeer.storage.ledger.store import Ledger
+from iapeer.storage.logs import Delivery, LogFile, delivery_record
+
 from .clocktime import local_iso
 from .journal import STOPPED
 from .lanes import Lanes
@@ -49,6 +60,17 @@ class Guarded:
     environ: Mapping[str, str]
 
 
+@dataclass(frozen=True)
+class _Sending:
+    """One call of `send`; `began` is monotonic."""
+
+    caller: Caller
+    draft: Draft
+    path: str
+    key: str | None
+    began: float
+
+
 class Router:
     """The one way in for every entrance."""
 
@@ -62,27 +84,32 @@ class Router:
         self, caller: Caller, draft: Draft, *, path: str, key: str | None = None
     ) -> SendResult:
         """Accept `draft` and wait by the waiting rule; see `ports.Postman`."""
-        began = self._g.clock.monotonic()
+        sending = _Sending(caller, draft, path, key, self._g.clock.monotonic())
         try:
-            result = await self._send(caller, draft, path, key)
-        except Exception as error:
-            self._log_line(caller, draft, path, began, error=str(getattr(error, "message", error)))
+            result = await self._send(sending)
+        except IapeerError as error:
+            self._log_line(sending, error=error.message)
             raise
-        self._log_line(caller, draft, path, began, result=result)
+        self._log_line(sending, result=result)
         return result
 
-    async def _send(self, caller: Caller, draft: Draft, path: str, key: str | None) -> SendResult:
+    async def _send(self, sending: _Sending) -> SendResult:
+        caller, draft = sending.caller, sending.draft
         validate(draft)
         record = self._recipient(draft.to)
         identity = await self._identity(caller, draft, record)
         self._check_startable(identity, record)
-        message = self._message(caller, draft, record, identity, path, key)
+        message = self._message(sending, record, identity)
         lane: Key = (record.uid, identity.runtime)
         with self._waits.watch(message.id, lane) as changed:
-            await self._g.ledger.write(lambda c: self._commit(c, message))
-            self._lanes.work(record.uid, identity)
-            live = self._lanes.phase(lane) == Phase.LIVE
-            return await self._wait(message.id, changed, live)
+            first_id = await self._g.ledger.write(lambda c: self._commit(c, message))
+            if first_id is None:
+                self._lanes.work(record.uid, identity)
+                live = self._lanes.phase(lane) == Phase.LIVE
+                return await self._wait(message.id, changed, live=live)
+        with self._waits.watch(first_id, lane) as changed:
+            result = await self._wait(first_id, changed, live=True)
+        return msgspec.structs.replace(result, repeated=True)
 
     async def trace(self, message_id: str) -> Trace:
         """Return the way of one message. Raises PeerNotFound (`unknown_message`)."""
@@ -186,15 +213,8 @@ class Router:
                 code="binary_missing",
             )
 
-    def _message(
-        self,
-        caller: Caller,
-        draft: Draft,
-        record: RegistryRecord,
-        identity: Identity,
-        path: str,
-        key: str | None,
-    ) -> NewMessage:
+    def _message(self, sending: _Sending, record: RegistryRecord, identity: Identity) -> NewMessage:
+        caller, draft = sending.caller, sending.draft
         now = self._g.clock.now()
         topic = (draft.topic or "").strip() or None
         return NewMessage(
@@ -207,16 +227,31 @@ class Router:
             body=draft.message,
             accepted_ts=local_iso(now),
             expires_at=now + self._g.settings.ttl_s,
-            path=path,
+            path=sending.path,
             intelligence=caller.record.intelligence,
             pinned=draft.runtime is not None,
             topic=topic,
             attachments=draft.attachments,
-            key=key,
+            key=sending.key,
         )
 
-    def _commit(self, conn: Connection, message: NewMessage) -> MessageRow:
-        """The last refusals and the acceptance, in one transaction."""
+    def _commit(self, conn: Connection, message: NewMessage) -> str | None:
+        """The last refusals and the acceptance, in one transaction.
+
+        Returns the id of the message a repeated key stands for; then nothing was accepted.
+        """
+        now = self._g.clock.now()
+        digest = body_digest(message)
+        if message.key is not None:
+            known = upkeep.find_key(conn, message.sender, message.key, now)
+            if known is not None:
+                if (known.to, known.body_sha256) == (message.personality, digest):
+                    return known.message_id
+                raise SendRefused(
+                    f"key {message.key!r} stands for another message ({known.message_id}) already",
+                    hint="use a new key for each message",
+                    code="key_reused",
+                )
         if marks.has_mark(conn, message.to_uid, message.runtime, STOPPED):
             raise SendRefused(
                 f'"{message.personality}" ({message.runtime}) is stopped and not accepting '
@@ -230,9 +265,20 @@ class Router:
                 hint="wait until it has read some",
                 code="queue_full",
             )
-        return messages.accept(conn, message, self._g.clock.now())
+        messages.accept(conn, message, now)
+        if message.key is not None:
+            upkeep.remember_key(
+                conn,
+                message.sender,
+                message.key,
+                to=message.personality,
+                body_sha256=digest,
+                message_id=message.id,
+                now=now,
+            )
+        return None
 
-    async def _wait(self, message_id: str, changed: asyncio.Event, live: bool) -> SendResult:
+    async def _wait(self, message_id: str, changed: asyncio.Event, *, live: bool) -> SendResult:
         """Return at the first of: landed, refused or failed, a hold but `waking`, the limit."""
         settings, clock = self._g.settings, self._g.clock
         began, woke = clock.monotonic(), False
@@ -271,15 +317,9 @@ class Router:
         )
 
     def _log_line(
-        self,
-        caller: Caller,
-        draft: Draft,
-        path: str,
-        began: float,
-        *,
-        result: SendResult | None = None,
-        error: str = "",
+        self, sending: _Sending, *, result: SendResult | None = None, error: str = ""
     ) -> None:
+        caller, draft, path = sending.caller, sending.draft, sending.path
         queued = result is not None and not result.delivered
         self._log.append(
             delivery_record(
@@ -288,7 +328,7 @@ class Router:
                     caller=caller.identity.address,
                     to=draft.to,
                     ok=result is not None,
-                    elapsed_ms=round((self._g.clock.monotonic() - began) * 1000),
+                    elapsed_ms=round((self._g.clock.monotonic() - sending.began) * 1000),
                     length=len(draft.message),
                     attachments=len(draft.attachments),
                     runtime=draft.runtime,
@@ -305,3 +345,9 @@ class Router:
                 ),
             )
         )
+
+
+def body_digest(message: NewMessage) -> str:
+    """Return what a repeated key is compared by: everything the reader would see."""
+    seen = (message.body, message.topic, message.attachments, message.pinned and message.runtime)
+    return hashlib.sha256(msgspec.json.encode(seen)).hexdigest()

@@ -6,16 +6,17 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
-from ..core.clock import Clock
-from ..core.settings import Settings
-from ..registry.index import Registry
-from ..runtimes.catalog import Catalog
-from ..sessions.doors.port import Door
-from ..sessions.launch import Launcher
-from ..sessions.notify import Notifier
-from ..sessions.process import Deaths
-from ..storage.ledger.rows import MessageRow
-from ..storage.ledger.store import Ledger
+from iapeer.core.clock import Clock
+from iapeer.core.settings import Settings
+from iapeer.registry.index import Registry
+from iapeer.runtimes.catalog import Catalog
+from iapeer.sessions.doors.port import Door
+from iapeer.sessions.launch import Launcher
+from iapeer.sessions.notify import Notifier
+from iapeer.sessions.process import Deaths
+from iapeer.storage.ledger.rows import MessageRow
+from iapeer.storage.ledger.store import Ledger
+
 from .presence import Decide
 from .waits import Waits
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from ..core.identity import Identity
-from ..core.ids import token_digest
-from ..registry.caller import Caller, resolve_caller
-from ..registry.index import Registry
-from ..sessions.evidence import Fact, ids_in
-from ..storage.ledger import sessions as rows
-from ..storage.ledger.rows import SessionRow
-from ..storage.ledger.store import Ledger
+from iapeer.core.identity import Identity
+from iapeer.core.ids import token_digest
+from iapeer.registry.caller import Caller, resolve_caller
+from iapeer.registry.index import Registry
+from iapeer.sessions.evidence import Fact, ids_in
+from iapeer.storage.ledger import sessions as rows
+from iapeer.storage.ledger.rows import SessionRow
+from iapeer.storage.ledger.store import Ledger
+
 from .lanes import Lanes
 from .letters import Observed
 

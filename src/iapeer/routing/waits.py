@@ -8,8 +8,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TypeVar
 
-from ..core.states import DELIVERED, FINAL, HoldReason, MessageState
+from iapeer.core.states import DELIVERED, FINAL, HoldReason, MessageState
+
+_K = TypeVar("_K")
 
 Key = tuple[str, str]
 """(peer uid, runtime): the lane a message waits in."""
@@ -23,34 +26,41 @@ def is_answer(state: MessageState, reason: str) -> bool:
 
 
 class Waits:
-    """Who waits for which message."""
+    """Who waits for which message; several may wait for the same one (a repeated send does)."""
 
     def __init__(self) -> None:
-        self._by_message: dict[str, asyncio.Event] = {}
-        self._by_lane: dict[Key, set[str]] = {}
+        self._by_message: dict[str, list[asyncio.Event]] = {}
+        self._by_lane: dict[Key, list[asyncio.Event]] = {}
 
     @contextmanager
     def watch(self, message_id: str, lane: Key) -> Iterator[asyncio.Event]:
         """Give an event that is set at each change; the caller clears it before it reads."""
         event = asyncio.Event()
-        self._by_message[message_id] = event
-        self._by_lane.setdefault(lane, set()).add(message_id)
+        _add(self._by_message, message_id, event)
+        _add(self._by_lane, lane, event)
         try:
             yield event
         finally:
-            del self._by_message[message_id]
-            waiting = self._by_lane[lane]
-            waiting.discard(message_id)
-            if not waiting:
-                del self._by_lane[lane]
+            _drop(self._by_message, message_id, event)
+            _drop(self._by_lane, lane, event)
 
     def changed(self, message_id: str) -> None:
-        """Tell the waiter of one message, if there is one."""
-        event = self._by_message.get(message_id)
-        if event is not None:
+        """Tell whoever waits for one message."""
+        for event in self._by_message.get(message_id, ()):
             event.set()
 
     def lane_changed(self, lane: Key) -> None:
         """Tell everybody who waits for a message in this lane."""
-        for message_id in self._by_lane.get(lane, ()):
-            self._by_message[message_id].set()
+        for event in self._by_lane.get(lane, ()):
+            event.set()
+
+
+def _add(table: dict[_K, list[asyncio.Event]], key: _K, event: asyncio.Event) -> None:
+    table.setdefault(key, []).append(event)
+
+
+def _drop(table: dict[_K, list[asyncio.Event]], key: _K, event: asyncio.Event) -> None:
+    waiting = table[key]
+    waiting.remove(event)
+    if not waiting:
+        del table[key]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from ..core import env
+from iapeer.core import env
 
 _SERVER_KEEPS = ("PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LC_ALL", "LC_CTYPE", "TZ")
 _FALLBACK_PATH = "/usr/local/bin:/usr/bin:/bin"

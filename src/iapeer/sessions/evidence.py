@@ -12,9 +12,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from ..core.envelope import decode, extract
-from ..core.errors import EnvelopeError
-from ..runtimes.spec import Record, lookup
+from iapeer.core.envelope import decode, extract
+from iapeer.core.errors import EnvelopeError
+from iapeer.runtimes.spec import Record, lookup
 
 FactKind = Literal["user", "enqueue", "dequeue", "turn_start", "turn_end"]
 

@@ -6,7 +6,8 @@ import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from ..runtimes.spec import Record
+from iapeer.runtimes.spec import Record
+
 from .evidence import Fact, LineBuffer, read_line
 from .notify import Notifier
 
@@ -37,7 +38,7 @@ class TranscriptFollower:
         self._stop_watch: Callable[[], None] | None = None
 
     def start(self, notifier: Notifier) -> None:
-        """Watch the transcript's folder, which must exist, and read what is there. Raises OSError."""
+        """Watch the transcript's folder, which must exist; read what is there. Raises OSError."""
         self._stop_watch = notifier.watch(self._path.parent, self.read_new)
         self.read_new()
 

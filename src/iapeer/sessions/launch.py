@@ -8,34 +8,23 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import shutil
-import sys
-import uuid
-from collections.abc import AsyncIterator, Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import AsyncIterator
 from pathlib import Path
 from sqlite3 import Connection
 
-import msgspec
+from iapeer.core import env
+from iapeer.core.errors import IapeerError, LaunchFailed, SessionGone, TmuxError
+from iapeer.core.identity import Identity
+from iapeer.core.ids import new_token, token_digest
+from iapeer.runtimes.spec import RuntimeSpec
+from iapeer.storage.faults import fault
+from iapeer.storage.ledger import sessions as rows
+from iapeer.storage.ledger.rows import Birth, NewSession, SessionRow
 
-from ..core import env
-from ..core.clock import Clock
-from ..core.errors import IapeerError, LaunchFailed, SessionGone, TmuxError
-from ..core.identity import Identity, socket_name
-from ..core.ids import new_token, token_digest
-from ..core.settings import Settings
-from ..runtimes.spec import RuntimeSpec
-from ..runtimes.templates import expand
-from ..storage.atomic import ensure_private_dir
-from ..storage.faults import fault
-from ..storage.launchenv import read_launch_env
-from ..storage.ledger import sessions as rows
-from ..storage.ledger.rows import Birth, NewSession, SessionRow
-from ..storage.ledger.store import Ledger
-from ..storage.paths import Paths, launch_env_path, peer_state_dir
-from .environment import server_env, session_env
+from .environment import server_env
 from .handoff import stub_argv, write_handoff
 from .model import LaunchRequest, TmuxSession, marks_of
+from .plan import Plan, Surroundings, make_plan
 from .process import is_alive, terminate, wait_gone
 from .screen import read_screen
 from .tmux import TmuxServer
@@ -48,49 +37,6 @@ SETTLED_S = 0.4
 """A screen without ready marks counts as ready when it has not changed for this long."""
 HUP_GRACE_S = 1.0
 """For a program that the end of its terminal does not end (measured: Claude takes 0.1 s)."""
-
-_PRESENT = "present"
-
-
-@dataclass(frozen=True)
-class Surroundings:
-    """What launches depend on and share; made once."""
-
-    settings: Settings
-    paths: Paths
-    ledger: Ledger
-    clock: Clock
-    environ: Mapping[str, str]
-    tmux: str
-    mcp_url: Callable[[], str]
-    boots: asyncio.Semaphore
-
-
-def program_path(spec: RuntimeSpec, environ: Mapping[str, str], cwd: Path) -> str | None:
-    """Return the program a runtime's sessions run, None when it is not installed."""
-    if not spec.launch.argv:
-        return None
-    program = expand((spec.launch.argv[0],), {"python": sys.executable, **_PEER_FREE})[0]
-    if "/" in program:
-        found = cwd / program
-        return str(found) if found.is_file() else None
-    return shutil.which(program, path=environ.get("PATH"))
-
-
-_PEER_FREE = {
-    name: _PRESENT
-    for name in (
-        "cwd",
-        "identity",
-        "personality",
-        "runtime",
-        "session_id",
-        "mcp_url",
-        "state_dir",
-        "transcript",
-        "prompt_hook",
-    )
-}
 
 
 class Launcher:
@@ -115,7 +61,7 @@ class Launcher:
 
         Raises LaunchFailed (`cwd_gone`, `binary_missing`, `exited`, `not_ready`, `tmux`).
         """
-        plan = self._plan(request, spec)
+        plan = make_plan(request, spec, self._around)
         around = self._around
         token = new_token()
         row = NewSession(
@@ -194,9 +140,7 @@ class Launcher:
     async def clear(self, row: SessionRow, cause: str) -> None:
         """Remove what is left of a session that is not there any more, and end its row."""
         server = self._server(Path(row.socket))
-        server.adopt(
-            f"{row.runtime}-{row.personality}", _pair(row.server_pid, row.server_start)
-        )
+        server.adopt(f"{row.runtime}-{row.personality}", _pair(row.server_pid, row.server_start))
         await server.kill()
         pane = _pair(row.pane_pid, row.pane_start)
         if pane is not None:
@@ -208,7 +152,7 @@ class Launcher:
         self,
         request: LaunchRequest,
         spec: RuntimeSpec,
-        plan: _Plan,
+        plan: Plan,
         server: TmuxServer,
         token: str,
     ) -> TmuxSession:
@@ -285,23 +229,27 @@ class Launcher:
                 if screen.dialog.keys:
                     await session.tmux.keys(*screen.dialog.keys)
                     await asyncio.sleep(DIALOG_PAUSE_S)
-            elif _ready(session, screen.ready, settled=loop.time() - changed >= SETTLED_S):
+            elif _ready(
+                session, marks_say=screen.ready, settled=loop.time() - changed >= SETTLED_S
+            ):
                 return
             await asyncio.sleep(BOOT_POLL_S)
         raise LaunchFailed(
             f"{session.identity.address}: never-became-ready within {limit:g} s "
             "(stuck at a startup prompt or boot hang)" + (f"; pane tail: {tail}" if tail else ""),
-            hint=f"look at it: iapeer attach {session.identity.personality}",
+            hint=f"run it by hand in {session.cwd}, or raise boot_deadline_s",
             code="not_ready",
         )
 
-    async def _undo(self, server: TmuxServer, plan: _Plan, cause: str) -> None:
+    async def _undo(self, server: TmuxServer, plan: Plan, cause: str) -> None:
         """Leave nothing of a failed boot behind."""
         pane: tuple[int, int] | None = None
         with contextlib.suppress(TmuxError):
             facts = await server.facts() if server.session else None
             if facts is not None and not facts.pane_dead:
-                found = await self._around.ledger.read(lambda c: rows.get_session(c, plan.session_id))
+                found = await self._around.ledger.read(
+                    lambda c: rows.get_session(c, plan.session_id)
+                )
                 pane = _pair(found.pane_pid, found.pane_start) if found else None
         await server.kill()
         if pane is not None:
@@ -314,81 +262,8 @@ class Launcher:
     def _server(self, socket: Path) -> TmuxServer:
         return TmuxServer(socket, binary=self._around.tmux, runtime_dir=self._around.paths.run)
 
-    def _plan(self, request: LaunchRequest, spec: RuntimeSpec) -> _Plan:
-        """Expand the manifest for this peer. Raises LaunchFailed."""
-        identity, around = request.identity, self._around
-        if not request.cwd.is_dir():
-            raise LaunchFailed(
-                f"{identity.address}: peer cwd does not exist: {request.cwd}",
-                hint=f"restore the folder, or: iapeer remove {identity.personality}",
-                code="cwd_gone",
-            )
-        if program_path(spec, around.environ, request.cwd) is None:
-            raise LaunchFailed(
-                f"{identity.address}: the program of runtime {spec.id} is not installed",
-                hint=f"install {spec.launch.argv[0]!r} or mend its manifest",
-                code="binary_missing",
-            )
-        session_id = str(uuid.uuid4())
-        state = peer_state_dir(request.cwd, identity.runtime)
-        ensure_private_dir(state)
-        ensure_private_dir(around.settings.sock_dir)
-        values = {
-            "python": sys.executable,
-            "cwd": str(request.cwd),
-            "identity": identity.address,
-            "personality": identity.personality,
-            "runtime": identity.runtime,
-            "session_id": session_id,
-            "mcp_url": around.mcp_url(),
-            "state_dir": str(state),
-            "prompt_hook": msgspec.json.encode(
-                [sys.executable, "-P", "-m", "iapeer.client.hook"]
-            ).decode(),
-        }
-        values["transcript"] = (
-            expand((spec.evidence.transcript,), values)[0] if spec.evidence.transcript else ""
-        )
-        if values["transcript"]:
-            ensure_private_dir(Path(values["transcript"]).parent)
-        extra = read_launch_env(launch_env_path(request.cwd, identity.runtime))
-        names = tuple(spec.launch.env)
-        filled = dict(zip(names, expand(tuple(spec.launch.env.values()), values), strict=True))
-        return _Plan(
-            session_id=session_id,
-            socket=around.settings.sock_dir / socket_name(identity),
-            transcript=values["transcript"],
-            argv=(*expand(spec.launch.argv, values), *extra.start_args),
-            env=session_env(
-                around.environ,
-                filled,
-                dict(extra.variables),
-                strip=spec.launch.strip_env,
-                own={
-                    env.PEER_IDENTITY: identity.address,
-                    env.PEER_PERSONALITY: identity.personality,
-                    env.PEER_RUNTIME: identity.runtime,
-                    env.SESSION_ID: session_id,
-                    env.MCP_URL: values["mcp_url"],
-                    env.ROOT: str(around.settings.root),
-                    env.DAEMON_SOCKET: str(around.settings.daemon_socket),
-                },
-            ),
-        )
 
-
-@dataclass(frozen=True)
-class _Plan:
-    """A launch with everything filled in; `env` has no token yet."""
-
-    session_id: str
-    socket: Path
-    transcript: str
-    argv: tuple[str, ...]
-    env: dict[str, str]
-
-
-def _ready(session: TmuxSession, marks_say: bool, *, settled: bool) -> bool:
+def _ready(session: TmuxSession, *, marks_say: bool, settled: bool) -> bool:
     """Go by the marks where the runtime has any, else by a screen that has settled."""
     return marks_say if session.spec.screen.ready else settled
 

@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..core.identity import Identity
-from ..runtimes.spec import RuntimeSpec
+from iapeer.core.identity import Identity
+from iapeer.runtimes.spec import RuntimeSpec
+
 from .screen import Dialog, Marks
 
 if TYPE_CHECKING:

@@ -20,15 +20,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..client import hot
-from ..core import env
-from ..sessions.process import is_alive
-from ..storage.ledger import sessions as rows
-from ..storage.ledger.offline import offline_read
-from ..storage.paths import Paths
+from iapeer.client import hot
+from iapeer.core import env
+from iapeer.sessions.process import is_alive
+from iapeer.storage.ledger import sessions as rows
+from iapeer.storage.ledger.offline import offline_read
+from iapeer.storage.paths import Paths
 
 START_S = 30.0
-"""A cold interpreter on a busy machine imports for several seconds; budgets are benchmarks' work."""
+"""A cold interpreter on a busy machine imports for several seconds."""
 POLL_S = 0.02
 
 
@@ -74,7 +74,7 @@ class TestDaemon:
     @classmethod
     def make(cls, **variables: str) -> TestDaemon:
         """Make a short private root with a port of its own; nothing runs yet."""
-        base = Path(tempfile.mkdtemp(prefix="iap", dir="/tmp"))  # noqa: S108 - sockets need short paths
+        base = Path(tempfile.mkdtemp(prefix="iap", dir="/tmp"))
         (base / "h").mkdir(mode=0o700)
         return cls(base=base, port=free_port(), variables=variables)
 
@@ -100,7 +100,7 @@ class TestDaemon:
         self, *words: str, expect: int | None = 0, **variables: str
     ) -> subprocess.CompletedProcess[str]:
         """Run one command line; `expect` is its exit status, None for any."""
-        done = subprocess.run(  # noqa: S603 - our own command
+        done = subprocess.run(
             [sys.executable, "-P", "-m", "iapeer", *words],
             env={**self.environ, **variables},
             cwd=self.base,
@@ -122,7 +122,7 @@ class TestDaemon:
         """Start the daemon and wait for its READY line."""
         log = self.base / "daemon.err"
         with log.open("a", encoding="utf-8") as sink:
-            self.process = subprocess.Popen(  # noqa: S603 - our own command
+            self.process = subprocess.Popen(
                 [sys.executable, "-P", "-m", "iapeer", "daemon"],
                 env={**self.environ, **variables},
                 cwd=self.base,
@@ -238,7 +238,7 @@ class TestDaemon:
 
 def run_all(calls: Sequence[Callable[[], Any]], workers: int = 16) -> list[Any]:
     """Call everything at once from threads and return the results in order."""
-    from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415 - only some tests need it
+    from concurrent.futures import ThreadPoolExecutor
 
     with ThreadPoolExecutor(workers) as pool:
         return list(pool.map(lambda call: call(), calls))

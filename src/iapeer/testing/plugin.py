@@ -1,9 +1,9 @@
 """The public pytest plugin: a daemon on a throw-away root, one fixture away.
 
-    def test_my_peer(iapeer_daemon):
-        iapeer_daemon.create("ann", "bob")
-        iapeer_daemon.start()
-        assert iapeer_daemon.send("ann", "hello", "demo-bob")["ok"]
+def test_my_peer(iapeer_daemon):
+iapeer_daemon.create("ann", "bob")
+iapeer_daemon.start()
+assert iapeer_daemon.send("ann", "hello", "demo-bob")["ok"]
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 def iapeer_daemons() -> Iterator[Callable[..., TestDaemon]]:
     """Make daemons on roots of their own, not yet started; keyword arguments are environment."""
     # A plugin is imported in every pytest run of the environment: nothing heavy before use.
-    from .daemon import TestDaemon  # noqa: PLC0415
+    from .daemon import TestDaemon
 
     made: list[TestDaemon] = []
 

@@ -149,6 +149,7 @@ class FakeInbox:
         self.opened = 0
         self.closed = 0
         self.changed = asyncio.Condition()
+        self.ended = asyncio.Event()
         self.current: dict[str, object] = {}
 
     async def put(self, address: str, message: InboxMessage) -> None:
@@ -157,11 +158,11 @@ class FakeInbox:
             self.changed.notify_all()
 
     def open(self, caller: Caller) -> AsyncIterator[InboxMessage]:
-        if caller.identity.runtime == "claude":
-            raise SendRefused("runtime claude has no inbox", code="no_inbox")
         return self._stream(caller.address)
 
     async def _stream(self, address: str) -> AsyncIterator[InboxMessage]:
+        if address.startswith("claude-"):
+            raise SendRefused("runtime claude has no inbox", code="no_inbox")
         me = object()
         self.current[address] = me
         self.opened += 1
@@ -180,6 +181,7 @@ class FakeInbox:
                 yield message
         finally:
             self.closed += 1
+            self.ended.set()
 
     async def ack(self, caller: Caller, message_id: str) -> bool:
         self.acked.append((caller.address, message_id))

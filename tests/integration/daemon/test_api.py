@@ -188,9 +188,7 @@ async def test_the_hot_send_shows_the_sessions_token_and_counts_as_cli(edge: Edg
     (sent,) = edge.postman.sent
     assert (sent.caller, sent.path, sent.key) == ("claude-alice", "cli", "k")
     assert (sent.draft.runtime, sent.draft.attachments) == ("codex", ("/a",))
-    status, _answer = await asyncio.to_thread(
-        hot.send, environ, "bob", BODY, sender="claude-bob"
-    )
+    status, _answer = await asyncio.to_thread(hot.send, environ, "bob", BODY, sender="claude-bob")
     assert status == 403
     status, _headers, _answer = await edge.tcp(
         "POST", "/api/v1/send", SEND, **TOKEN, X_IAPeer_Entrance="cli"

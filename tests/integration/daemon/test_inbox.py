@@ -67,9 +67,8 @@ async def test_messages_are_read_replied_to_and_acknowledged(edge: Edge) -> None
         assert len(edge.inbox.acked) == 1
         waiting = asyncio.ensure_future(anext(stream))
         await edge.inbox.until(lambda: len(edge.inbox.acked) == 2)
-        waiting.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await waiting
+        await edge.inbox.put(BOT, message(3))
+        assert (await waiting).id == "id3"
     (sent,) = edge.postman.sent
     assert (sent.caller, sent.draft.to, sent.draft.runtime) == (BOT, "alice", "claude")
     assert (sent.draft.message, sent.draft.topic) == ("on it", "build")
@@ -200,8 +199,7 @@ async def test_a_reader_that_does_not_read_holds_up_nobody_and_is_cut(root: Path
     await edge.inbox.until(lambda: edge.inbox.opened == 1)
     async with asyncio.timeout(10):
         assert (await edge.call("GET", "/api/v1/ping"))[0] == 200
-        while edge.inbox.closed == 0:
-            await asyncio.sleep(0.02)
+        await edge.inbox.ended.wait()
         with contextlib.suppress(ConnectionError):
             while await reader.read(65536):
                 pass

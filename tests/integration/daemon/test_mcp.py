@@ -3,7 +3,7 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, cast
 
 import httpx2
 import mcp_types as types
@@ -87,11 +87,10 @@ async def test_the_handshake_tells_name_real_version_tools_only_and_no_instructi
 async def test_a_call_with_a_session_token_sends_as_the_tokens_owner(
     edge: Edge, mode: str, _version: str
 ) -> None:
+    meta = cast("types.RequestParamsMeta", {"iapeer/key": "k1"})
     arguments: dict[str, Any] = GOOD | {"topic": "t", "runtime": "codex", "attachments": ["/a"]}
     async with client_of(edge, mode, X_IAPeer_Token=ALICE_TOKEN) as client:
-        result = await client.call_tool(
-            "send_to_peer", arguments, meta={"iapeer/key": "k1"}
-        )
+        result = await client.call_tool("send_to_peer", arguments, meta=meta)
     assert not result.is_error
     assert result.structured_content == json.loads(only_text(result))
     assert result.structured_content["delivered_to"] == {"personality": "bob", "runtime": "codex"}
@@ -126,7 +125,7 @@ async def test_the_token_may_also_come_in_authorization_and_the_unix_socket_serv
 )
 @pytest.mark.parametrize("mode", ["legacy", "2026-07-28"])
 async def test_an_unproven_or_forged_identity_is_a_tool_error_and_nothing_is_sent(
-    edge: Edge, mode: str, headers: dict[str, str], words: str
+    edge: Edge, mode: str, headers: dict[str, Any], words: str
 ) -> None:
     async with client_of(edge, mode, **headers) as client:
         result = await client.call_tool("send_to_peer", GOOD)

@@ -15,6 +15,8 @@ from iapeer.sessions.tmux import ENTERED, KEY_GAP_S, PASTED
 from .conftest import processes_with, shown, until, until_dead
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from .conftest import Rig
 
 pytestmark = [pytest.mark.anyio, pytest.mark.real_tmux]
@@ -76,11 +78,12 @@ async def test_a_kill_just_before_the_paste_never_takes_the_server_along(rig: Ri
 async def test_copy_mode_swallows_neither_paste_nor_enter_nor_key(rig: Rig) -> None:
     await rig.record()
     expected = b""
-    for act, arrives in (
+    acts: list[tuple[Callable[[], Awaitable[bool]], bytes]] = [
         (lambda: rig.server.paste(b"body", buffer="b", marker="m"), b"body"),
         (lambda: rig.server.enter("m"), b"\r"),
         (lambda: rig.server.keys("2"), b"2"),
-    ):
+    ]
+    for act, arrives in acts:
         await rig.raw("copy-mode", "-t", "=claude-iap:")
         before = await rig.server.facts()
         assert before is not None

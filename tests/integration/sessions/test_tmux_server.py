@@ -13,7 +13,7 @@ from iapeer.core.errors import SessionGone, StorageError, TmuxError
 from iapeer.sessions import process, tmux, tmux_control, tmux_exec
 from iapeer.sessions.tmux import TmuxServer, attach_argv, require_tmux, tmux_version
 
-from .conftest import ENV, Rig, shown, until, until_dead, until_facts
+from .conftest import ENV, Rig, processes_with, shown, until, until_dead, until_facts
 
 pytestmark = [pytest.mark.anyio, pytest.mark.real_tmux]
 
@@ -167,6 +167,8 @@ async def test_a_server_that_does_not_answer_is_unknown_not_dead(
             with pytest.raises(TmuxError) as caught:
                 await server.facts()
             assert not isinstance(caught.value, SessionGone)
+        left = processes_with(str(rig.folder))
+        assert not [line for line in left if "list-clients" in line or "attach-session" in line]
     finally:
         os.kill(birth.server_pid, signal.SIGCONT)
     assert await rig.server.facts() is not None
@@ -279,17 +281,17 @@ async def test_both_ways_give_the_same_answers(short: Path) -> None:
         "printf '%%end 1 2 1\\n%%begin 1 2 1\\n\\033[31m\\303\\251 \\345\\214\\227\\033[0m  \\n\\n'"
     )
     try:
-        await rig.start(["bash", "-c", f"{script}; seq 80; {script}; exec sleep 60"])
+        await rig.start(["bash", "-c", f"{script}; seq 80; {script}; echo LAST; exec sleep 60"])
         by_exec, by_control = rig.twin("exec"), rig.server
-        await shown(by_exec, "北")
+        await shown(by_exec, "LAST")
         for options in (
             {},
             {"styled": True},
             {"join_wrapped": True},
             {"styled": True, "join_wrapped": True, "history_lines": 100},
         ):
-            expected = await by_exec.capture(**options)  # type: ignore[arg-type]
-            assert await by_control.capture(**options) == expected  # type: ignore[arg-type]
+            expected = await by_exec.capture(**options)
+            assert await by_control.capture(**options) == expected
             assert "%end 1 2 1" in expected
         assert await by_control.facts() == await by_exec.facts()
         await by_exec.set_option("@x", "1")

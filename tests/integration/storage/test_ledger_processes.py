@@ -171,6 +171,8 @@ def test_a_lock_held_by_another_process_fails_the_group_and_nothing_else(path: P
         assert asyncio.run(ledger.read(messages.search)) == []
         with pytest.raises(LockBusy), offline(path, 0.1):
             pass
+        with pytest.raises(LockBusy):
+            Ledger.open(path, busy_timeout_s=0.1)
         process.stdin.write("\n")
         process.stdin.close()
         assert process.wait(30) == 0

@@ -13,6 +13,7 @@ import pytest
 
 from iapeer.core.errors import StorageError
 from iapeer.storage.ledger import dbfile, messages, store
+from iapeer.storage.ledger.offline import offline
 from iapeer.storage.ledger.rows import MessageRow
 from iapeer.storage.ledger.store import Ledger
 from tests.integration.storage.writers import a_message
@@ -376,6 +377,33 @@ def test_attempts_to_come_back_are_rationed(
         with pytest.raises(StorageError):
             run(accept(ledger, f"m{number}"))
     assert len(tries) == 1
+
+
+def test_a_defect_of_the_writer_reaches_the_callers_and_the_next_write_works(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "fault", lambda point: 1 // 0)
+        with pytest.raises(StorageError, match="ZeroDivisionError"):
+            run(accept(ledger, "in doubt"))
+    assert run(accept(ledger, "after")).id == "after"
+    assert run(ids(ledger)) == ["after"]
+
+
+def test_the_last_known_version_is_told_while_the_ledger_is_away(
+    ledger: Ledger, path: Path
+) -> None:
+    with offline(path) as conn:
+        messages.accept(conn, a_message("m"), 1.0)
+    version = ledger.data_version()
+    ledger.close()
+    path.rename(path.with_name("aside.db"))
+    assert [ledger.data_version(), ledger.data_version()] == [version, version]
+    path.with_name("aside.db").rename(path)
+    with offline(path) as conn:
+        messages.accept(conn, a_message("n"), 1.0)
+    assert ledger.data_version() == version + 1
+    ledger.close()
 
 
 def test_the_settings_that_make_a_commit_durable_are_on(ledger: Ledger) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shutil
@@ -18,6 +19,7 @@ from typing import Any
 
 import pytest
 
+from iapeer.cli.main import main
 from iapeer.storage.paths import Paths
 
 SRC = Path(__file__).parents[3] / "src"
@@ -137,8 +139,8 @@ Run = Callable[..., Ran]
 
 
 @pytest.fixture
-def run(root: Path, environ: dict[str, str]) -> Run:
-    """Run the command as its own process: `run("send", "bob", stdin=b"...", env={...})`."""
+def run(root: Path, environ: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Run the command in this process: `run("send", "bob", stdin=b"...", env={...}, cwd=...)`."""
 
     def go(
         *words: str | bytes,
@@ -146,15 +148,44 @@ def run(root: Path, environ: dict[str, str]) -> Run:
         env: dict[str, str] | None = None,
         cwd: Path | None = None,
     ) -> Ran:
+        out, err = _stream(), _stream()
+        with monkeypatch.context() as patch:
+            for name, value in (env or {}).items():
+                patch.setenv(name, value)
+            patch.chdir(cwd or root)
+            patch.setattr(sys, "stdin", _stream(stdin))
+            patch.setattr(sys, "stdout", out)
+            patch.setattr(sys, "stderr", err)
+            status = main([os.fsdecode(word) for word in words])
+        return Ran(status, _text(out), _text(err))
+
+    return go
+
+
+@pytest.fixture
+def process(root: Path, environ: dict[str, str]) -> Run:
+    """Run the command as its own process; slower, for what depends on being one."""
+
+    def go(*words: str | bytes, stdin: bytes = b"", env: dict[str, str] | None = None) -> Ran:
         done = subprocess.run(
             [sys.executable, "-m", "iapeer", *words],
             input=stdin,
             capture_output=True,
             env={**environ, **(env or {})},
-            cwd=cwd or root,
+            cwd=root,
             timeout=RUN_TIMEOUT_S,
             check=False,
         )
         return Ran(done.returncode, done.stdout.decode(), done.stderr.decode())
 
     return go
+
+
+def _stream(content: bytes = b"") -> io.TextIOWrapper:
+    return io.TextIOWrapper(io.BytesIO(content), encoding="utf-8")
+
+
+def _text(stream: io.TextIOWrapper) -> str:
+    stream.flush()
+    assert isinstance(stream.buffer, io.BytesIO)
+    return stream.buffer.getvalue().decode()

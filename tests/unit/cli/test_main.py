@@ -209,11 +209,12 @@ def test_output_that_can_not_be_written_is_an_error(
     assert done.stderr == b"iapeer version: can't write the output: No space left on device\n"
 
 
-def test_a_terminal_without_our_characters_still_gets_an_answer(run: Run) -> None:
-    done = run("list", "--help", env={"PYTHONIOENCODING": "ascii"})
+def test_a_terminal_without_our_characters_still_gets_an_answer(process: Run) -> None:
+    done = process("list", "--help", env={"PYTHONIOENCODING": "ascii"})
     assert done.status == 0
     assert "? live" in done.out
 
 
-def test_the_installed_command_is_this_one(run: Run, environ: dict[str, str]) -> None:
-    assert run("version").out == f"{__version__}\n"
+def test_python_m_is_the_command_with_its_exit_status(process: Run) -> None:
+    assert process("version").out == f"{__version__}\n"
+    assert process("lst").status == 2

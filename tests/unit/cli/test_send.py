@@ -100,14 +100,15 @@ def test_json_is_the_daemons_own_answer(accepting: FakeDaemon, run: Run) -> None
 
 
 def test_the_message_may_come_from_stdin_or_a_file(
-    accepting: FakeDaemon, run: Run, tmp_path: Path
+    accepting: FakeDaemon, process: Run, tmp_path: Path
 ) -> None:
     text = "línea\n--not an option\n"
-    run("send", "bob", "--message-file", "-", "--from", "claude-a", stdin=text.encode())
+    # A locale that is not UTF-8 must not change what the bytes mean.
+    other = {"PYTHONIOENCODING": "latin-1", "LC_ALL": "POSIX"}
+    process("send", "bob", "--message-file=-", "--from=a-b", stdin=text.encode(), env=other)
     file = tmp_path / "m.txt"
     file.write_text(text, encoding="utf-8")
-    # A locale that is not UTF-8 must not change what the bytes mean.
-    run("send", "bob", f"--message-file={file}", "--from", "claude-a", env={"LC_ALL": "POSIX"})
+    process("send", "bob", f"--message-file={file}", "--from=a-b", env=other)
     assert [asked.body["message"] for asked in accepting.asked] == [text, text]
 
 
@@ -209,8 +210,8 @@ def test_a_bad_message_file_is_told_and_nothing_is_sent(
     assert accepting.asked == []
 
 
-def test_bytes_that_are_no_text_are_refused(accepting: FakeDaemon, run: Run) -> None:
-    done = run("send", "bob", "--message", b"a\xff", "--from", "claude-a")
+def test_bytes_that_are_no_text_are_refused(accepting: FakeDaemon, process: Run) -> None:
+    done = process("send", "bob", "--message", b"a\xff", "--from", "claude-a")
     assert (done.status, done.err) == (1, "iapeer send: the message is not UTF-8 text\n")
     assert accepting.asked == []
 

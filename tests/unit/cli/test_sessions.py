@@ -27,7 +27,7 @@ STORY = {
     "dup": True,
     "accepted_ts": "2026-11-22T15:00:00+00:00",
     "steps": [
-        {"at": 1795359600.0, "state": "accepted", "event": "accepted"},
+        {"at": 1795359600.0, "state": "accepted", "event": "accept"},
         {"at": 1795359600.25, "state": "held", "event": "hold", "reason": "composer"},
         {"at": 1795359603.5, "state": "in_flight", "event": "hand_over", "door": "paste"},
         {"at": 1795359604.0, "state": "landed", "event": "land", "attempt": 2},
@@ -99,9 +99,9 @@ def test_without_a_daemon_nothing_can_be_stopped(run: Run, root: Path) -> None:
         assert done.err.startswith(f"iapeer stop: no daemon is running on {root}\n")
 
 
-def test_trace_tells_the_story_in_order(daemon: FakeDaemon, run: Run) -> None:
+def test_trace_tells_the_story_in_order(daemon: FakeDaemon, process: Run) -> None:
     daemon.on("GET", "/api/v1/messages/k3vq7m2xd4ta", {"ok": True, "message": STORY})
-    done = run("trace", "k3vq7m2xd4ta")
+    done = process("trace", "k3vq7m2xd4ta")  # the clock of a process has its own time zone
     assert (done.status, done.err) == (0, "")
     assert done.out == (
         "message k3vq7m2xd4ta: claude-alice -> codex-bob\n"
@@ -116,7 +116,7 @@ def test_trace_tells_the_story_in_order(daemon: FakeDaemon, run: Run) -> None:
         "  it may have been shown twice, and is marked so\n"
         "now seen\n"
     )
-    assert json.loads(run("trace", "k3vq7m2xd4ta", "--json").out) == STORY
+    assert json.loads(process("trace", "k3vq7m2xd4ta", "--json").out) == STORY
 
 
 def test_an_unknown_message_is_an_error(daemon: FakeDaemon, run: Run) -> None:

@@ -128,7 +128,7 @@ def test_a_silent_daemon_is_given_up_in_time(server: Canned) -> None:
 
 
 def test_nobody_there_is_named_with_the_path(tmp_path: Path) -> None:
-    with pytest.raises(hot.DaemonUnreachable, match="no daemon answers at .*missing"):
+    with pytest.raises(hot.DaemonUnreachable, match=r"no daemon answers at .*missing"):
         hot.request("GET", "/", socket_path=str(tmp_path / "missing"))
 
 
@@ -181,8 +181,6 @@ def test_the_hot_path_imports_next_to_nothing() -> None:
         check=True,
     )
     ours, bad = done.stdout.splitlines()
-    assert ours == str(
-        ["__future__", "iapeer", "iapeer.client", "iapeer.client.hot", "iapeer.core"]
-        + ["iapeer.core.env"]
-    )
+    hot_modules = ("iapeer", "iapeer.client", "iapeer.client.hot", "iapeer.core", "iapeer.core.env")
+    assert ours == str(["__future__", *hot_modules])
     assert bad == "[]"

@@ -60,14 +60,17 @@ def test_a_401_says_how_and_a_retry_says_when() -> None:
     assert broken["error"] == {"code": -32603, "message": "internal error"}
 
 
+def int_of_a_body() -> None:
+    raise RuntimeError("a body")
+
+
 def test_log_lines_are_one_line_and_never_quote_a_defects_text(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level(logging.DEBUG)
-    try:
-        raise RuntimeError("a body")
-    except RuntimeError as error:
-        log_crash("here", error)
+    with pytest.raises(RuntimeError) as caught:
+        int_of_a_body()
+    log_crash("here", caught.value)
     log_refusal(errors.CallerError("no\nway"), path="/a\r\nfake=1")
     crash, refusal = (record.getMessage() for record in caplog.records)
     assert "RuntimeError" in crash

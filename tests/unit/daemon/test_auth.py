@@ -119,7 +119,9 @@ def test_a_session_token_is_not_read_where_the_static_bearer_is() -> None:
     assert session_token(headers | {"x-iapeer-token": "x"}, static_bearer=False) == "x"
 
 
-@pytest.mark.parametrize("host", ["127.0.0.1:8765", "localhost:8765", "[::1]:8765", "LocalHost:8765"])
+@pytest.mark.parametrize(
+    "host", ["127.0.0.1:8765", "localhost:8765", "[::1]:8765", "LocalHost:8765"]
+)
 def test_our_own_names_pass(host: str) -> None:
     check_host(Listener.TCP, host, 8765)
     check_origin(f"http://{host}", 8765)
@@ -127,8 +129,19 @@ def test_our_own_names_pass(host: str) -> None:
 
 @pytest.mark.parametrize(
     "host",
-    ["", "localhost", "localhost:80", "localhost.:8765", "evil:8765", "127.0.0.1:8765.evil", "::1"]
-    + ["localhost:8765@evil", " localhost:8765", "0.0.0.0:8765", "127.0.0.2:8765"],
+    [
+        "",
+        "localhost",
+        "localhost:80",
+        "localhost.:8765",
+        "evil:8765",
+        "127.0.0.1:8765.evil",
+        "::1",
+        "localhost:8765@evil",
+        " localhost:8765",
+        "0.0.0.0:8765",
+        "127.0.0.2:8765",
+    ],
 )
 def test_every_other_name_is_foreign(host: str) -> None:
     with pytest.raises(CallerError) as caught:

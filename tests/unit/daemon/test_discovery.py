@@ -14,9 +14,7 @@ def test_what_was_written_is_read_back_and_removed_by_its_owner_only(tmp_path: P
     path = tmp_path / "state" / "router.json"
     assert discovery.read(path) is None
     discovery.write(path, OURS)
-    assert path.read_bytes() == (
-        b'{"sock":"/s/router.sock","tcp":"http://127.0.0.1:8765/mcp"}\n'
-    )
+    assert path.read_bytes() == (b'{"sock":"/s/router.sock","tcp":"http://127.0.0.1:8765/mcp"}\n')
     assert discovery.read(path) == OURS
     assert not discovery.remove(path, Discovery(sock=None, tcp=None))
     assert path.exists()

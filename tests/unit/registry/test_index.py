@@ -110,11 +110,12 @@ def test_a_corrupt_record_is_put_aside_and_stops_writers_only(
     (problem,) = snapshot.problems
     assert problem.message.startswith("peers-profiles.json corrupted:")
     assert problem.raw == bad
-    for write in (
+    writes: tuple[Callable[[], object], ...] = (
         lambda: registry.upsert(update()),
         lambda: registry.remove("ann"),
         lambda: registry.replace([]),
-    ):
+    )
+    for write in writes:
         with pytest.raises(RegistryError, match=r"corrupted: .*nothing written") as caught:
             write()
         assert "verify --fix" in caught.value.hint

@@ -344,7 +344,7 @@ def test_a_journal_that_is_none_is_an_error_that_names_it(
 ) -> None:
     paths.state.mkdir(parents=True, mode=0o700)
     journal_path(paths).write_text(text)
-    with pytest.raises(StorageError, match="rename.json"):
+    with pytest.raises(StorageError, match=r"rename\.json"):
         recover_rename(paths, registry, ledger.rename)
     assert journal_path(paths).exists()
 

@@ -163,6 +163,26 @@ def test_a_folder_without_write_permission_is_an_error_with_path_and_hint() -> N
     folder.rmdir()  # fails when something was left in it
 
 
+def test_content_is_on_the_disk_before_the_name_and_the_name_before_the_return(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps: list[str] = []
+
+    def spy(owner: object, name: str) -> None:
+        real = getattr(owner, name)
+
+        def call(*args: object) -> object:
+            steps.append(name)
+            return real(*args)
+
+        monkeypatch.setattr(owner, name, call)
+
+    for owner, name in ((os, "fchmod"), (os, "replace"), (atomic, "sync"), (atomic, "sync_dir")):
+        spy(owner, name)
+    write_text(tmp_path / "a", "x")
+    assert steps == ["fchmod", "sync", "replace", "sync_dir"]
+
+
 def test_remove_file_tells_whether_there_was_one(tmp_path: Path) -> None:
     write_text(tmp_path / "a", "x")
     assert remove_file(tmp_path / "a") is True

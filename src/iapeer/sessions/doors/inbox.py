@@ -6,10 +6,11 @@ import asyncio
 import uuid
 from dataclasses import dataclass, field
 
-from ...core.envelope import Envelope
-from ...core.identity import Identity
-from ...core.states import HoldReason
-from ...runtimes.spec import RuntimeSpec
+from iapeer.core.envelope import Envelope
+from iapeer.core.identity import Identity
+from iapeer.core.states import HoldReason
+from iapeer.runtimes.spec import RuntimeSpec
+
 from .port import HandOver
 
 

@@ -1,4 +1,4 @@
-"""The `paste` door: bracketed paste into a terminal program, then Enter, with tmux as a second journal.
+"""The `paste` door: bracketed paste, then Enter, with tmux as a second journal.
 
 The server's own options say how far an attempt got even when we are killed in between:
 `@iap_pasted` is set in the same command as the paste, `@iap_entered` in the same as the Enter.
@@ -10,13 +10,14 @@ from __future__ import annotations
 import asyncio
 from datetime import datetime
 
-from ...core.envelope import Envelope, encode, render_for_agent
-from ...core.settings import Settings
-from ...core.states import HoldReason
-from ...core.text import safe_text
-from ...storage.faults import fault
-from ..model import TmuxSession
-from ..screen import Screen, read_screen
+from iapeer.core.envelope import Envelope, encode, render_for_agent
+from iapeer.core.settings import Settings
+from iapeer.core.states import HoldReason
+from iapeer.core.text import safe_text
+from iapeer.sessions.model import TmuxSession
+from iapeer.sessions.screen import Screen, read_screen
+from iapeer.storage.faults import fault
+
 from .port import HandOver
 
 POLL_S = 0.02
@@ -91,9 +92,9 @@ class PasteDoor:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + session.spec.submit.settle_ms / 1000
         while loop.time() < deadline:
-            if session.marks.prompt_glyphs:
-                if (await self._look(session)).composer.kind in _OURS:
-                    return
+            readable = bool(session.marks.prompt_glyphs)
+            if readable and (await self._look(session)).composer.kind in _OURS:
+                return
             await asyncio.sleep(min(POLL_S, max(0.0, deadline - loop.time())))
 
     async def _submit(self, session: TmuxSession, marker: str) -> HandOver:

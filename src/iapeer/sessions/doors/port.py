@@ -5,8 +5,8 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Any, Protocol
 
-from ...core.envelope import Envelope
-from ...core.states import HoldReason
+from iapeer.core.envelope import Envelope
+from iapeer.core.states import HoldReason
 
 
 class HandOver(StrEnum):

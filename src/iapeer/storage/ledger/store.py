@@ -134,7 +134,7 @@ class Ledger:
     def data_version(self) -> int:
         """Return a number that changes when another process has committed through `offline`.
 
-        Takes some 10 microseconds and never waits for a lock: while the answer can't be read, it
+        Takes about 3 microseconds and never waits for a lock: while the answer can't be read, it
         is the last one. (SQLite's own pragma of that name would also count our own commits.)
         """
         with self._watching:

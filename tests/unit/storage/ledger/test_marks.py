@@ -27,6 +27,11 @@ def test_marks_of_one_runtime_or_of_all(conn: sqlite3.Connection) -> None:
         ("codex", "armed"),
     ]
     assert [m.mark for m in marks.marks_of(conn, "u", "codex")] == ["armed"]
+    named = marks.marks_named(conn, "stopped")
+    assert [(m.uid, m.runtime, m.mark) for m in named] == [
+        ("u", "claude", "stopped"),
+        ("v", "claude", "stopped"),
+    ]
 
 
 def test_deaths_are_counted_by_time_and_kind(conn: sqlite3.Connection) -> None:

@@ -44,6 +44,7 @@ def test_live_sessions_are_those_that_have_not_ended(conn: sqlite3.Connection) -
     sessions.open_session(conn, a_session(id="d", runtime="codex", started_at=NOW - 1))
     sessions.end_session(conn, "c", "exit", NOW)
     assert [row.id for row in sessions.live_sessions(conn)] == ["d", "a", "b"]
+    assert [row.id for row in sessions.all_sessions(conn)] == ["d", "a", "b", "c"]
     live = sessions.live_of(conn, "uid-ann", "claude")
     assert live is not None
     assert live.id == "b"

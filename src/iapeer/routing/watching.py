@@ -1,0 +1,42 @@
+"""The children of a live session: who tells the lane that it died and what it wrote down."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from iapeer.sessions.follow import TranscriptFollower
+from iapeer.storage.ledger import sessions as rows
+
+from .letters import Died, Observed, Report
+
+if TYPE_CHECKING:
+    from iapeer.sessions.model import TmuxSession
+
+    from .services import LaneServices
+
+
+async def watch(
+    session: TmuxSession, services: LaneServices, report: Callable[[Report], None]
+) -> None:
+    """Report deaths of server and program, and facts of the transcript, until `release`.
+
+    The record is read on from where the ledger says that it was read to.
+    """
+    session_id = session.id
+    for pid, start in (session.server, session.pane):
+        handle = services.deaths.watch(pid, start, lambda: report(Died(session_id)))
+        session.stops.append(handle.cancel)
+    records = session.spec.evidence.records
+    row = await services.ledger.read(lambda c: rows.get_session(c, session_id))
+    if row is None or not row.transcript or not records:
+        return
+    session.follower = TranscriptFollower(
+        Path(row.transcript),
+        records,
+        row.offset,
+        lambda facts, offset: report(Observed(session_id, tuple(facts), offset)),
+    )
+    session.stops.append(session.follower.stop)
+    session.follower.start(services.notifier)

@@ -1,0 +1,153 @@
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+from iapeer.sessions.process import DeathWatch, is_alive, start_time, terminate, wait_gone
+
+pytestmark = pytest.mark.anyio
+Child = subprocess.Popen[bytes]
+
+
+@pytest.fixture
+def child() -> Iterator[Child]:
+    with subprocess.Popen(["sleep", "60"]) as made:
+        yield made
+        made.kill()
+
+
+@pytest.fixture
+def stubborn() -> Iterator[Child]:
+    code = (
+        "import signal,time;signal.signal(15,signal.SIG_IGN);print('x',flush=True);time.sleep(60)"
+    )
+    argv = [sys.executable, "-I", "-S", "-c", code]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE) as made:
+        assert made.stdout is not None
+        made.stdout.readline()
+        yield made
+        made.kill()
+
+
+def started(child: Child) -> int:
+    found = start_time(child.pid)
+    assert found is not None
+    return found
+
+
+async def test_a_process_is_known_by_pid_and_start_time(child: Child) -> None:
+    start = started(child)
+    assert is_alive(child.pid, start)
+    assert not is_alive(child.pid, start + 1)
+    assert start_time(2**22 + 1) is None
+
+
+async def test_a_zombie_is_gone_although_it_can_be_signalled(child: Child) -> None:
+    start = started(child)
+    child.kill()
+    assert await wait_gone(child.pid, start, 5)
+    os.kill(child.pid, 0)
+    assert not is_alive(child.pid, start)
+    assert start_time(child.pid) == start
+
+
+async def test_a_watch_tells_a_death_once_and_lets_go_of_its_descriptor(child: Child) -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    told: list[int] = []
+    event = asyncio.Event()
+    watch = DeathWatch()
+
+    def tell() -> None:
+        told.append(1)
+        event.set()
+
+    watch.watch(child.pid, started(child), tell)
+    await asyncio.sleep(0.05)
+    assert told == []
+    child.kill()
+    async with asyncio.timeout(5):
+        await event.wait()
+    child.wait()
+    await asyncio.sleep(0.05)
+    assert told == [1]
+    assert len(os.listdir("/proc/self/fd")) == before
+    watch.close()
+
+
+@pytest.mark.parametrize("is_reaped", [False, True])
+async def test_a_watch_of_the_dead_tells_soon_but_not_at_once(
+    child: Child, is_reaped: bool
+) -> None:
+    start = started(child)
+    child.kill()
+    if is_reaped:
+        child.wait()
+    else:
+        assert await wait_gone(child.pid, start, 5)
+    event = asyncio.Event()
+    DeathWatch().watch(child.pid, start, event.set)
+    assert not event.is_set()
+    async with asyncio.timeout(1):
+        await event.wait()
+
+
+async def test_another_start_time_counts_as_dead(child: Child) -> None:
+    event = asyncio.Event()
+    DeathWatch().watch(child.pid, started(child) - 1, event.set)
+    async with asyncio.timeout(1):
+        await event.wait()
+
+
+async def test_a_cancelled_watch_is_silent(child: Child) -> None:
+    told: list[str] = []
+    event = asyncio.Event()
+    watch = DeathWatch()
+    start = started(child)
+    first = watch.watch(child.pid, start, lambda: told.append("first"))
+    last = watch.watch(child.pid, start, event.set)
+    late = watch.watch(child.pid, start - 1, lambda: told.append("late"))
+    late.cancel()
+    first.cancel()
+    first.cancel()
+    child.kill()
+    async with asyncio.timeout(5):
+        await event.wait()
+    await asyncio.sleep(0.05)
+    assert told == []
+    last.cancel()
+
+
+async def test_waiting_is_bounded(child: Child) -> None:
+    assert not await wait_gone(child.pid, started(child), 0.05)
+
+
+async def test_a_polite_process_is_ended_by_term(child: Child) -> None:
+    assert await terminate(child.pid, started(child), 5)
+    assert child.wait() == -signal.SIGTERM
+
+
+async def test_a_stubborn_process_is_killed_after_its_grace(stubborn: Child) -> None:
+    assert await terminate(stubborn.pid, started(stubborn), 0.1)
+    assert stubborn.wait() == -signal.SIGKILL
+
+
+async def test_a_foreign_process_under_an_old_pid_is_not_signalled(child: Child) -> None:
+    assert await terminate(child.pid, started(child) - 1, 0.1)
+    assert child.poll() is None
+
+
+async def test_both_readers_of_the_process_table_agree_about_life(
+    child: Child, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "platform", "darwin")
+    start = started(child)
+    assert is_alive(child.pid, start)
+    child.kill()
+    child.wait()
+    assert start_time(child.pid) is None
