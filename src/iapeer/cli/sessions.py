@@ -20,6 +20,9 @@ from .listing import fetch
 STOP_TIMEOUT_S = 60.0
 """A stop takes effect within seconds; ending a session that lingers takes longer."""
 
+DETACH_KEYS = "Ctrl-] d"
+"""Our own tmux prefix, then tmux's key for detach."""
+
 FIRST_WORD_S = 1.0
 NEXT_WORD_S = 10.0
 """When a wait is first mentioned, and how often again."""
@@ -36,7 +39,8 @@ def attach(call: Call) -> int:
     settings = load_settings()
     with _progress(f"waking {peer}"):
         point = _post(peer, "wake", runtime, settings.boot_deadline_s + STOP_TIMEOUT_S)["attach"]
-    output.warn(f"{'woke + ' if point.get('woke') else ''}attaching {point['identity']}…")
+    woke = "woke + " if point.get("woke") else ""
+    output.warn(f"{woke}attaching {point['identity']}… (leave with {DETACH_KEYS})")
     output.flush()
     environ = {key: value for key, value in os.environ.items() if key not in {"TMUX", "TMUX_PANE"}}
     arguments = [settings.tmux, "-S", point["socket"], "attach", "-t", f"={point['session']}"]

@@ -169,7 +169,7 @@ VERBS: tuple[Verb, ...] = (
         purpose="Open a peer's terminal; wakes the peer if it sleeps.",
         handler="sessions:attach",
         arguments=(_PEER, _RUNTIME),
-        notes="Leave with the tmux keys Ctrl-b d; the peer goes on.",
+        notes="Leave with Ctrl-] d; the peer goes on.",
         examples=("iapeer attach bob", "iapeer attach bob codex"),
     ),
     Verb(

@@ -42,7 +42,8 @@ class InboxStreams:
         """Return the response that streams `caller`'s messages.
 
         Events: `message` (id and JSON of an InboxMessage), `ping` every `PING_S` seconds, `error`
-        (an error body with its `status`: the answer has begun with 200) and `end`, sent when another reader took the identity over.
+        (an error body and its `status`, for the answer has begun with 200), and `end` when another
+        reader took the identity over.
 
         Raises SendRefused when the identity has no inbox or too many streams are open.
         """

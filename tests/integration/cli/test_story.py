@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
-import pty
 import re
 import signal
-import subprocess
-import sys
 from typing import NamedTuple
 
 import pytest
 
 from iapeer import __version__
 from iapeer.testing.daemon import TestDaemon, wait_until
+from tests.unit.cli.terminal import Screen
 
 pytestmark = pytest.mark.real_tmux
 
@@ -101,33 +98,11 @@ def test_stop_refuses_messages_until_start(team: TestDaemon) -> None:
 
 
 def test_attach_wakes_a_peer_and_shows_its_terminal(team: TestDaemon) -> None:
-    ours, theirs = pty.openpty()
-    process = subprocess.Popen(
-        [sys.executable, "-P", "-m", "iapeer", "attach", "bob"],
-        stdin=theirs,
-        stdout=theirs,
-        stderr=theirs,
-        env={**team.environ, "TERM": "xterm"},
-        start_new_session=True,
-    )
-    os.close(theirs)
-    drawn = b""
-
-    def footer() -> bool:
-        nonlocal drawn
-        drawn += os.read(ours, 4096)
-        return b"demo agent" in drawn
-
-    wait_until(footer, reason="the demo agent's screen")
-    assert "woke + attaching demo-bob…".encode() in drawn
-    os.write(ours, b"\x02d")  # the tmux keys for detach
-    try:
-        while os.read(ours, 4096):
-            pass
-    except OSError:
-        pass  # Linux's way to say that the other end of a terminal is closed
-    os.close(ours)
-    assert process.wait(timeout=30) == 0
+    screen = Screen(team.environ, "attach", "bob")
+    screen.wait_for("demo agent · ready")
+    assert "woke + attaching demo-bob… (leave with Ctrl-] d)" in screen.drawn
+    screen.type(b"\x1dd")  # as the line says
+    assert screen.end() == 0
     assert "● demo" in say(team, "list").out
 
 

@@ -66,13 +66,11 @@ async def test_a_killed_control_client_is_replaced(rig: Rig) -> None:
     assert first is not None
     os.kill(first, signal.SIGKILL)
     rig.may_fall_back = True
-    assert await rig.server.option("@x") is None
-    assert rig.server.fallbacks == 1
     async with asyncio.timeout(10):
-        while rig.server.control_pid is None:
-            await rig.server.option("@x")
+        while rig.server.control_pid in (None, first):
+            assert await rig.server.option("@x") is None
             await asyncio.sleep(0.05)
-    assert rig.server.control_pid != first
+    assert rig.server.fallbacks > 0
 
 
 @pytest.mark.anyio

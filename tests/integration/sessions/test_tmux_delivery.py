@@ -115,8 +115,8 @@ async def test_a_stopped_program_that_reads_late_gets_the_whole_paste(rig: Rig) 
 
 
 async def test_a_name_that_is_a_prefix_of_the_session_reaches_nobody(rig: Rig) -> None:
-    rig.log.touch()
     await rig.start(rig.recorder(), session="claude-iapeer")
+    await until(rig.log.exists)
     short = rig.twin(rig.mode, session="claude-iap")
     with pytest.raises(SessionGone):
         await short.paste(b"x", buffer="b", marker="m")

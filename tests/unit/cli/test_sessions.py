@@ -2,16 +2,16 @@ from __future__ import annotations
 
 import json
 import os
-import pty
 import shutil
 import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests.unit.cli.terminal import Screen
 
 from .conftest import FakeDaemon, Run
 from .test_listing import TEAM
@@ -133,46 +133,6 @@ def test_attach_without_a_terminal_wakes_nobody(daemon: FakeDaemon, run: Run) ->
         "iapeer attach: attach needs a terminal\nhint: send it a message: iapeer send bob\n"
     )
     assert daemon.asked == []
-
-
-class Screen:
-    """A terminal that the command runs on, and what has been drawn there."""
-
-    def __init__(self, environ: dict[str, str], *words: str) -> None:
-        self._ours, theirs = pty.openpty()
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "iapeer", *words],
-            stdin=theirs,
-            stdout=theirs,
-            stderr=theirs,
-            env={**environ, "TERM": "xterm"},
-            start_new_session=True,
-        )
-        os.close(theirs)
-        self.drawn = ""
-        self._changed = threading.Condition()
-        self._reader = threading.Thread(target=self._read)
-        self._reader.start()
-
-    def _read(self) -> None:
-        try:
-            while chunk := os.read(self._ours, 4096):
-                with self._changed:
-                    self.drawn += chunk.decode(errors="replace")
-                    self._changed.notify()
-        except OSError:
-            pass  # Linux's way to say that the other end of a terminal is closed
-
-    def wait_for(self, text: str) -> None:
-        with self._changed:
-            if not self._changed.wait_for(lambda: text in self.drawn, timeout=30):
-                pytest.fail(f"{text!r} was never drawn: {self.drawn!r}")
-
-    def end(self) -> int:
-        status = self.process.wait(timeout=30)
-        self._reader.join()
-        os.close(self._ours)
-        return status
 
 
 @pytest.fixture

@@ -48,7 +48,7 @@ class House:
 
     def __init__(self, base: Path, keeper: asyncio.subprocess.Process, plan: Plan) -> None:
         self.base = base
-        self.daemon_pid = 0
+        self._daemon: asyncio.subprocess.Process | None = None
         self._keeper = keeper
         self._paths = Paths(root_of(base))
         home = plan.home or base / "home"
@@ -90,6 +90,11 @@ class House:
         return hot.socket_path(self._environ)
 
     @property
+    def daemon_pid(self) -> int:
+        """Return the daemon's pid; 0 before it was started."""
+        return self._daemon.pid if self._daemon is not None else 0
+
+    @property
     def delivery_log(self) -> Path:
         """Return the log that has one line per message."""
         return self._paths.delivery_log
@@ -106,7 +111,7 @@ class House:
                 stderr=log,
                 start_new_session=True,
             )
-        self.daemon_pid = daemon.pid
+        self._daemon = daemon
         until = asyncio.get_running_loop().time() + READY_S
         while asyncio.get_running_loop().time() < until:
             with contextlib.suppress(TourFailed):
@@ -186,9 +191,12 @@ class House:
         """
         try:
             said, _ = await asyncio.wait_for(self._keeper.communicate(), CLOSE_S)
-            return msgspec.json.decode(said, type=Report)
+            report = msgspec.json.decode(said, type=Report)
         except (TimeoutError, msgspec.DecodeError):
-            return await asyncio.to_thread(clean, self.base)
+            report = await asyncio.to_thread(clean, self.base)
+        if self._daemon is not None and not report.left:
+            await self._daemon.wait()  # it is gone; nothing but its exit status is waited for
+        return report
 
 
 def explain(error: Exception) -> str:
