@@ -72,7 +72,7 @@ def parse(verb: Verb, tokens: Sequence[str]) -> Call | None:
             words.append(part)
             continue
         try:
-            option = _known(verb, options, part)
+            option = _known(options, part)
             _add(given, option, _value(option, part, rest))
         except UsageError as error:
             # Help may still follow, and it wins: go on reading.
@@ -141,7 +141,7 @@ def overview() -> str:
     )
 
 
-def _known(verb: Verb, options: dict[str, Option], part: str) -> Option:
+def _known(options: dict[str, Option], part: str) -> Option:
     name = part.partition("=")[0]
     if name in options:
         return options[name]

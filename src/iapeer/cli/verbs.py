@@ -90,8 +90,8 @@ VERBS: tuple[Verb, ...] = (
         ),
         notes=(
             "Give the message exactly once. A value that begins with -- needs the = form:\n"
-            "--message='--force is a flag'. Without --from the sender is the session this runs in,\n"
-            "else the peer that lives in this folder or one above it."
+            "--message='--force is a flag'. Without --from the sender is the session this runs\n"
+            "in, else the peer that lives in this folder or one above it."
         ),
         examples=(
             'iapeer send bob --message "The build is green."',

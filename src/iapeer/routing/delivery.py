@@ -60,6 +60,10 @@ class Deliverer:
         await self._hand_over(session, door, head)
         return 0.0
 
+    def forget(self) -> None:
+        """Begin with a new session."""
+        self._unproven.clear()
+
     async def observed(self, observed: Observed) -> None:
         """Take evidence: only ids in flight for that session, only from its own record."""
         open_rows = {row.id: row for row in await self._journal.outstanding(observed.session_id)}
@@ -101,7 +105,10 @@ class Deliverer:
     async def _settle(self, session: Session, door: Door, row: MessageRow) -> float:
         """Complete an attempt whose end nobody saw; only then does the next one get its turn."""
         outcome = await door.finish(session, marker_of(row))
-        await self._journal.hold(HoldReason.BUSY)
+        blocked = outcome == HandOver.BLOCKED
+        await self._journal.hold(HoldReason.COMPOSER if blocked else HoldReason.BUSY)
+        if blocked:
+            return self._poll_s(HoldReason.COMPOSER)
         if outcome == HandOver.UNCERTAIN:
             age = self._s.clock.now() - row.changed_at
             if age > self._s.settings.evidence_s:
@@ -121,7 +128,7 @@ class Deliverer:
                 fault("delivery.landed")
             case HandOver.NOT_HANDED:
                 await self._journal.return_all([row], frozenset(), "the session took nothing")
-            case HandOver.SENT | HandOver.UNCERTAIN:
+            case HandOver.SENT | HandOver.UNCERTAIN | HandOver.BLOCKED:
                 # Stays in flight: the ack, the evidence or the next look tells.
                 self._s.waits.changed(row.id)
 

@@ -75,7 +75,9 @@ async def examine(session: TmuxSession) -> Obituary | None:
         return None
     tail = ""
     with contextlib.suppress(TmuxError):
-        tail = read_screen(await session.tmux.capture(styled=True), session.marks).tail
+        # tmux scrolls a dead pane up by one row for its own line: a lone last word is there.
+        text = await session.tmux.capture(styled=True, history_lines=1)
+        tail = read_screen(text, session.marks).tail
     return Obituary(
         "program-exit",
         server_alive=True,

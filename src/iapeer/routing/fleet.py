@@ -102,11 +102,14 @@ class FleetService:
         report = await asyncio.to_thread(
             remove_peer, self._paths, self._s.registry, personality, rules
         )
+        if record is not None:
+            # What came in between the end of its sessions and the end of its record.
+            await self._end_all(record)
+            failed += await self._s.ledger.write(lambda c: self._purge(c, record.uid, record))
+            await self._lanes.drop(record.uid)
         for row in failed:
             self._s.waits.changed(row.id)
             self._s.tell_sender(row)
-        if record is not None:
-            await self._lanes.drop(record.uid)
         self._s.log("remove", personality=personality, action=report.action)
         return {
             "personality": personality,
@@ -132,12 +135,7 @@ class FleetService:
                 rename_peer, self._paths, self._s.registry, old, new, rules
             )
         finally:
-            # Whatever its name is now, what waits for it goes on.
-            current = self._s.registry.snapshot(allow_stale=True)
-            for found in current:
-                if found.uid == record.uid:
-                    for identity in identities(found):
-                        self._lanes.work(found.uid, identity)
+            await self._go_on(record)
         self._s.log("rename", personality=old, to=report.new)
         return {"old": report.old, "new": report.new, "cwd": report.cwd, "action": report.action}
 
@@ -182,8 +180,26 @@ class FleetService:
                 f'"{record.personality}" is live ({", ".join(str(i) for i in live)})',
                 hint=f"iapeer stop {record.personality}, or use --force where it is offered",
             )
+        await self._end_all(record)
+
+    async def _end_all(self, record: RegistryRecord) -> None:
         for identity in identities(record):
-            await asyncio.wait_for(self._lane(record, identity.runtime).order(Verb.END), ORDER_S)
+            lane = self._lane(record, identity.runtime)
+            await asyncio.wait_for(lane.order(Verb.END), ORDER_S)
+
+    async def _go_on(self, before: RegistryRecord) -> None:
+        """After a rename, done or not: what waits for the peer goes to the name it has now."""
+        await self._end_all(before)
+        await self._lanes.drop(before.uid)
+        for found in self._s.registry.snapshot(allow_stale=True):
+            if found.uid == before.uid:
+                await self._retarget(found)
+                for identity in identities(found):
+                    self._lanes.work(found.uid, identity)
+
+    async def _retarget(self, record: RegistryRecord) -> None:
+        name = record.personality
+        await self._s.ledger.write(lambda c: messages.retarget(c, record.uid, name))
 
     def _is_live(self, identity: Identity) -> bool:
         record = self._s.registry.snapshot(allow_stale=True).get(identity.personality)

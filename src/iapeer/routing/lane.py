@@ -70,6 +70,8 @@ class Lane:
         self._wakers: list[asyncio.Future[str]] = []
         self.stopped = False
         self._finishing = False
+        self._failures = 0
+        self._suspect: str | None = None
 
     # -- what others may call: never waits, never fails -------------------------------------
 
@@ -120,9 +122,12 @@ class Lane:
             while not self._finishing:
                 try:
                     await self._step()
+                    self._failures = 0
                 except Exception as error:  # noqa: BLE001 - the root of this task
                     self._tell(error)
-                    self._look_in(self._s.settings.busy_poll_ms / 1000)
+                    self._failures += 1
+                    wait = self._s.settings.busy_poll_ms / 1000 * 2 ** min(self._failures, 6)
+                    self._look_in(wait)
         finally:
             await self._cancel_boot()
             self._answer_wakers(LaunchFailed(f"{self.identity.address}: the daemon is stopping"))
@@ -173,6 +178,9 @@ class Lane:
         elif self.phase == Phase.BOOTING:
             await self._journal.hold(self._boot.reason)
         elif self.phase == Phase.LIVE and self.session is not None:
+            if self._suspect == self.session.id:
+                await self._on_death(self._suspect)
+                return
             try:
                 again_s = await self._deliverer.step(self.session)
             except SessionGone:
@@ -246,6 +254,7 @@ class Lane:
         """Watch the session's life and record, and begin to deliver."""
         self.session, self.phase = session, Phase.LIVE
         self._s.by_session[session.id] = self
+        self._deliverer.forget()
         if isinstance(session, TmuxSession):
             await watch(session, self._s, self._report)
         self._work = True
@@ -341,7 +350,7 @@ class Lane:
         if self.stopped:
             session.end()
             return
-        if self.session is not None:
+        if self.session is not None or self._adoptee is not None:
             await self._end("replaced by a newer stream")
         await self._journal.open_stream(session)
         await self._go_live(session)
@@ -350,7 +359,15 @@ class Lane:
         session = self.session
         if session is None or session.id != session_id or not isinstance(session, TmuxSession):
             return
-        obituary = await endings.examine(session)
+        self._suspect = session_id
+        try:
+            obituary = await endings.examine(session)
+        except TmuxError as error:
+            # Unknown is not dead: asked again at the next step.
+            self._tell(error)
+            self._look_in(ADOPT_RETRY_S)
+            return
+        self._suspect = None
         if obituary is None:
             return
         await self._leave(session, obituary.cause, obituary)

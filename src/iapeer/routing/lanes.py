@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from iapeer.core.errors import StorageError
 from iapeer.core.identity import Identity
 from iapeer.storage.ledger import marks, messages, queries, upkeep
 from iapeer.storage.ledger import sessions as rows
@@ -132,8 +131,8 @@ class Lanes:
             await asyncio.sleep(self._s.settings.audit_s)
             try:
                 await self.audit()
-            except StorageError as error:
-                self._s.log("audit-failed", reason=str(error))
+            except Exception as error:  # noqa: BLE001 - the root of this task
+                self._s.log("audit-failed", reason=repr(error))
 
     async def audit(self) -> None:
         """Expire what is due, purge what is old, poke every lane. Raises StorageError."""

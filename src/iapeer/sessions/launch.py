@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from pathlib import Path
 from sqlite3 import Connection
+from typing import Any, TypeVar
 
 from iapeer.core import env
 from iapeer.core.errors import IapeerError, LaunchFailed, SessionGone, TmuxError
@@ -25,7 +26,7 @@ from .environment import server_env
 from .handoff import stub_argv, write_handoff
 from .model import LaunchRequest, TmuxSession, marks_of
 from .plan import Plan, Surroundings, make_plan
-from .process import is_alive, terminate, wait_gone
+from .process import is_alive, start_time, terminate, wait_gone
 from .screen import read_screen
 from .tmux import TmuxServer
 
@@ -37,6 +38,8 @@ SETTLED_S = 0.4
 """A screen without ready marks counts as ready when it has not changed for this long."""
 HUP_GRACE_S = 1.0
 """For a program that the end of its terminal does not end (measured: Claude takes 0.1 s)."""
+
+_Started = TypeVar("_Started")
 
 
 class Launcher:
@@ -80,18 +83,19 @@ class Launcher:
             rows.open_session(conn, row)
             rows.set_offset(conn, row.id, plan.transcript, row.id, 0)
 
+        try:
+            server = self._server(plan.socket)
+        except TmuxError as error:
+            raise _as_launch_failure(request, error) from error
         await around.ledger.write(open_row)
         fault("launch.opened")
-        server = self._server(plan.socket)
         try:
             return await self._bring_up(request, spec, plan, server, token)
         except BaseException as error:
             cause = error.code if isinstance(error, IapeerError) else "cancelled"
             await asyncio.shield(self._undo(server, plan, cause))
             if isinstance(error, TmuxError):
-                raise LaunchFailed(
-                    f"{request.identity.address}: {error.message}", hint=error.hint, code="tmux"
-                ) from error
+                raise _as_launch_failure(request, error) from error
             raise
 
     async def adopt(self, row: SessionRow, spec: RuntimeSpec) -> TmuxSession | None:
@@ -164,11 +168,13 @@ class Launcher:
             request.cwd,
         )
         try:
-            birth = await server.start(
-                request.identity.address,
-                stub_argv(handoff),
-                cwd=request.cwd,
-                env=server_env(around.environ),
+            birth = await _whole(
+                server.start(
+                    request.identity.address,
+                    stub_argv(handoff),
+                    cwd=request.cwd,
+                    env=server_env(around.environ),
+                )
             )
             # A program that ended at once has no start time any more; 0 is nobody's.
             pane = (birth.pane_pid, birth.pane_start or 0)
@@ -212,7 +218,8 @@ class Launcher:
                 raise LaunchFailed(
                     f"{session.identity.address}: tmux session vanished during boot", code="exited"
                 )
-            text = await session.tmux.capture(styled=True)
+            # tmux scrolls a dead pane up by one row for its own line: a lone last word is there.
+            text = await session.tmux.capture(styled=True, history_lines=int(facts.pane_dead))
             screen = read_screen(text, session.marks)
             if text != shown:
                 shown, changed = text, loop.time()
@@ -243,14 +250,12 @@ class Launcher:
 
     async def _undo(self, server: TmuxServer, plan: Plan, cause: str) -> None:
         """Leave nothing of a failed boot behind."""
-        pane: tuple[int, int] | None = None
+        found = await self._around.ledger.read(lambda c: rows.get_session(c, plan.session_id))
+        pane = _pair(found.pane_pid, found.pane_start) if found else None
         with contextlib.suppress(TmuxError):
-            facts = await server.facts() if server.session else None
+            facts = await server.facts() if pane is None and server.session else None
             if facts is not None and not facts.pane_dead:
-                found = await self._around.ledger.read(
-                    lambda c: rows.get_session(c, plan.session_id)
-                )
-                pane = _pair(found.pane_pid, found.pane_start) if found else None
+                pane = _pair(facts.pane_pid, start_time(facts.pane_pid))
         await server.kill()
         if pane is not None:
             await _end_program(*pane)
@@ -261,6 +266,28 @@ class Launcher:
 
     def _server(self, socket: Path) -> TmuxServer:
         return TmuxServer(socket, binary=self._around.tmux, runtime_dir=self._around.paths.run)
+
+
+def _as_launch_failure(request: LaunchRequest, error: TmuxError) -> LaunchFailed:
+    return LaunchFailed(
+        f"{request.identity.address}: {error.message}", hint=error.hint, code="tmux"
+    )
+
+
+async def _whole(start: Coroutine[Any, Any, _Started]) -> _Started:
+    """Await the start of a tmux server to its end even when cancelled.
+
+    Cut short, it leaves a socket, or a server nobody knows of. It is bounded by itself (8 s;
+    measured: 13-23 ms).
+    """
+    task = asyncio.ensure_future(start)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait({task})
+        if not task.cancelled():
+            task.exception()
+        raise
 
 
 def _ready(session: TmuxSession, *, marks_say: bool, settled: bool) -> bool:

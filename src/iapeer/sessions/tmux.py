@@ -103,6 +103,11 @@ class TmuxServer:
         return self._link.fallbacks if self._link else 0
 
     @property
+    def last_fallback(self) -> str:
+        """Why the control client failed last, empty if it did not."""
+        return self._link.last_fallback if self._link else ""
+
+    @property
     def control_pid(self) -> int | None:
         """Process id of the control client, None while there is none."""
         return self._link.control_pid if self._link else None

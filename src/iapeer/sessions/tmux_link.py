@@ -37,6 +37,8 @@ class Link:
         self._control_after = 0.0
         self.fallbacks = 0
         """How many requests were taken over by exec because the control client failed."""
+        self.last_fallback = ""
+        """Why the last of them was."""
 
     @property
     def control_pid(self) -> int | None:
@@ -54,8 +56,9 @@ class Link:
             async with self._lock:
                 try:
                     return await self._by_control(commands)
-                except ControlLost:
+                except ControlLost as error:
                     self.fallbacks += 1
+                    self.last_fallback = str(error)
         return await self._exec.request(commands)
 
     async def request_by_exec(self, commands: Sequence[Command]) -> list[str]:

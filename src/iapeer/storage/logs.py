@@ -78,7 +78,7 @@ class LogFile:
     def _rotate(self, path: Path, coming: int) -> None:
         """Shift the files up, unless another process does it or has just done it."""
         with _try_lock(path.with_name(f".{path.name}.lock")) as mine:
-            if not mine or path.stat().st_size + coming <= self._max_bytes:
+            if not mine or _size(path) + coming <= self._max_bytes:
                 return
             if self._keep < 1:
                 path.unlink()
@@ -96,6 +96,14 @@ class LogFile:
 
 def _numbered(path: Path, number: int) -> Path:
     return path.with_name(f"{path.name}.{number}") if number else path
+
+
+def _size(path: Path) -> int:
+    """Return the size of a file; one that was just shifted away counts as empty."""
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
 
 
 def _open(path: Path) -> int:

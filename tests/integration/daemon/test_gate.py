@@ -123,6 +123,21 @@ async def test_half_a_request_blocks_nobody_and_is_cut(
     assert all(end == b"" or isinstance(end, ConnectionResetError) for end in ends)
 
 
+async def test_half_a_second_request_on_a_kept_connection_is_cut_too(
+    edge: Edge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server_module, "HEAD_S", 0.3)
+    head = f"GET /api/v1/ping HTTP/1.1\r\nHost: 127.0.0.1:{edge.server.port}\r\n"
+    reader, writer = await asyncio.open_connection("127.0.0.1", edge.server.port)
+    writer.write(f"{head}\r\n".encode())
+    async with asyncio.timeout(5):
+        assert b" 200 " in await reader.readline()
+        writer.write(head.encode())
+        with contextlib.suppress(ConnectionError):
+            await reader.read()
+    writer.close()
+
+
 async def test_a_body_that_does_not_come_is_answered_with_408(
     edge: Edge, monkeypatch: pytest.MonkeyPatch
 ) -> None:

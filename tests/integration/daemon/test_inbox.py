@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import logging
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -205,6 +206,40 @@ async def test_a_reader_that_does_not_read_holds_up_nobody_and_is_cut(root: Path
                 pass
     writer.close()
     await edge.server.stop()
+
+
+async def test_an_open_stream_ends_cleanly_and_at_once_when_the_daemon_stops(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("iapeer.daemon.server.GRACE_S", 60.0)
+    edge = make_server(settings_for(root))
+    await edge.server.start()
+    transport = httpx2.AsyncHTTPTransport(uds=edge.sock)
+    async with (
+        asyncio.timeout(10),
+        httpx2.AsyncClient(transport=transport, base_url="http://localhost") as client,
+        client.sse("/api/v1/inbox", headers={"X-IAPeer-Identity": BOT}) as source,
+    ):
+        await edge.inbox.until(lambda: edge.inbox.opened == 1)
+        stopping = asyncio.ensure_future(edge.server.stop())
+        assert [event async for event in source] == []
+        await stopping
+    assert edge.inbox.closed == 1
+
+
+async def test_no_message_of_a_stream_reaches_a_log_at_any_level(
+    edge: Edge, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    await edge.inbox.put(BOT, message(1))
+    async with reading(Peer(BOT, socket=edge.sock)) as stream:
+        incoming = await anext(stream)
+        assert "line one" in incoming.body
+        await incoming.reply("a secret answer")
+    assert caplog.records
+    for text in ("line one", "a secret answer"):
+        assert not [r for r in caplog.records if text in r.getMessage()]
+    assert "line one" not in repr(incoming)
 
 
 async def test_the_number_of_streams_is_bounded(

@@ -152,6 +152,18 @@ async def test_only_loopback_is_listened_on_and_the_port_asked_for_is_used(root:
         assert addresses == {f"0100007F:{port:04X}"}
 
 
+async def test_no_answer_over_tcp_waits_for_a_delayed_ack(root: Path) -> None:
+    async with running(root) as edge:
+        _reader, writer = await asyncio.open_connection("127.0.0.1", edge.server.port)
+        await edge.tcp("GET", "/api/v1/ping")
+        server = edge.server._server
+        assert server is not None
+        (accepted,) = server.server_state.connections
+        sock = accepted.transport.get_extra_info("socket")
+        assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) == 1
+        writer.close()
+
+
 async def test_the_port_is_free_again_at_once_after_stop(root: Path) -> None:
     port = free_port()
     for _ in range(3):

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from iapeer.cli import sessions
 from tests.unit.cli.terminal import Screen
 
 from .conftest import FakeDaemon, Run
@@ -202,13 +203,19 @@ def test_attach_without_tmux_says_how_to_get_it(
     assert "iapeer attach: /nowhere/tmux can't be run: No such file or directory" in screen.drawn
 
 
-def test_a_long_wait_is_talked_about(capsys: pytest.CaptureFixture[str]) -> None:
-    from iapeer.cli import sessions
+def test_a_long_wait_is_talked_about(monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    enough = threading.Event()
 
-    said = threading.Event()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sessions, "FIRST_WORD_S", 0.01)
-        patch.setattr(sessions.output, "warn", lambda text: (print(text), said.set()))
-        with sessions._progress("waking bob"):
-            assert said.wait(10)
-    assert capsys.readouterr().out.startswith("waking bob…\n")
+    def listen(text: str) -> None:
+        said.append(text)
+        if len(said) == 2:
+            enough.set()
+
+    monkeypatch.setattr(sessions, "FIRST_WORD_S", 0.01)
+    monkeypatch.setattr(sessions, "NEXT_WORD_S", 0.02)
+    monkeypatch.setattr(sessions.output, "warn", listen)
+    with sessions._progress("waking bob"):
+        assert enough.wait(10)
+    assert said[0] == "waking bob…"
+    assert said[1].startswith("waking bob… (")

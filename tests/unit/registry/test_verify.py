@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from iapeer.registry import profiles
 from iapeer.registry.index import PeerUpdate, Registry
 from iapeer.registry.profiles import BirthSpec, ensure_profile, read_profile
 from iapeer.registry.verify import (
@@ -16,6 +17,7 @@ from iapeer.registry.verify import (
     verify,
     verify_lines,
 )
+from iapeer.storage.locks import hold
 from iapeer.storage.paths import Paths, profile_path
 
 STAMP = "2026-11-22"
@@ -269,6 +271,20 @@ def test_fix_follows_a_profile_that_names_the_peer_differently(
     fix(registry, STAMP)
     assert set(records(paths)) == {"bob", "eva"}
     assert verify(registry).findings[0].drift == ("personality",)
+
+
+def test_fix_writes_no_profile_that_is_fine_and_tells_of_one_it_could_not_write(
+    registry: Registry, paths: Paths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(profiles, "LOCK_TIMEOUT_S", 0.05)
+    cwd = born(registry, "ann")
+    with hold(cwd / ".iapeer" / "state" / "peer-profile.json.lock", 1, "it"):
+        assert fix(registry, STAMP).failed == ()
+        edit(profile_path(cwd), default_runtime=None)
+        report = fix(registry, STAMP)
+    assert report.migrated == ()
+    (line,) = fix_warnings(report)
+    assert line.startswith("ann: profile not migrated: the profile of")
 
 
 def test_fix_on_an_empty_host_is_harmless(registry: Registry, paths: Paths) -> None:

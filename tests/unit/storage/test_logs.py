@@ -66,6 +66,32 @@ def test_rotation_comes_before_the_append_that_would_not_fit(tmp_path: Path) -> 
     assert (tmp_path / "x.log.1").read_text() == "123\n456\n"
 
 
+def test_a_file_that_another_process_has_just_rotated_is_not_rotated_again(tmp_path: Path) -> None:
+    path = tmp_path / "x.log"
+    log = LogFile(path, 8, 2)
+    log.append("full up")
+    path.rename(tmp_path / "x.log.1")
+    # The other one has shifted the files and not begun the new one, then has begun it.
+    log._rotate(path, 4)
+    assert sorted(os.listdir(tmp_path)) == [".x.log.lock", "x.log.1"]
+    path.write_text("new\n")
+    log._rotate(path, 4)
+    assert (tmp_path / "x.log.1").read_text() == "full up\n"
+    assert path.read_text() == "new\n"
+
+
+def test_a_writer_does_not_wait_for_one_that_rotates(tmp_path: Path) -> None:
+    path = tmp_path / "x.log"
+    log = LogFile(path, 8, 2)
+    log.append("full up")
+    with logs._try_lock(tmp_path / ".x.log.lock") as mine:
+        assert mine
+        log.append("more")
+    assert path.read_text() == "full up\nmore\n"
+    log.append("next")
+    assert (tmp_path / "x.log.1").read_text() == "full up\nmore\n"
+
+
 def test_a_line_longer_than_the_limit_still_goes_in(tmp_path: Path) -> None:
     log = LogFile(tmp_path / "x.log", 4, 2)
     log.append("123456789")

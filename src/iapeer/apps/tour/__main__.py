@@ -9,6 +9,7 @@ import signal
 import sys
 from collections.abc import Sequence
 
+from iapeer.core import env
 from iapeer.core.errors import IapeerError, RuntimeUnknown
 
 from .house import House, TourFailed, explain
@@ -29,6 +30,8 @@ def main(argv: Sequence[str] | None = None, stage: Stage | None = None) -> int:
     except IapeerError as error:
         print(f"iapeer demo: {error.message}", file=sys.stderr)
         return 2 if isinstance(error, RuntimeUnknown) else 1
+    for secret in (env.BEARER_TOKEN, env.SESSION_TOKEN):
+        os.environ.pop(secret, None)  # of another root: our daemon would refuse it
     return asyncio.run(_tour(stage or Stage(), plan))
 
 
@@ -37,11 +40,12 @@ async def _tour(stage: Stage, plan: Plan) -> int:
     told: asyncio.Future[int] = asyncio.get_running_loop().create_future()
     for number in _ENDS:
         asyncio.get_running_loop().add_signal_handler(number, _note, told, number)
-    stage.title("iapeer demo: two agents and you, no account, no network")
+    price = "no account, no network" if plan.is_scripted else f"on your own {plan.alice.runtime}"
+    stage.title(f"iapeer demo: two agents and you, {price}")
     try:
         house = await House.open(plan)
-    except TourFailed as error:
-        stage.bad(f"The demo failed: {error}")
+    except TourFailed as no_house:
+        stage.bad(f"The demo failed: {no_house}")
         return 1
     story = asyncio.create_task(Story(house, stage, plan).play())
     await asyncio.wait((story, told), return_when=asyncio.FIRST_COMPLETED)

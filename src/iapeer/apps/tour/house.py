@@ -189,6 +189,8 @@ class House:
 
         Should the keeper itself have been killed, its work is done here.
         """
+        assert self._keeper.stdin is not None  # noqa: S101 - a pipe was asked for
+        self._keeper.stdin.close()
         try:
             said, _ = await asyncio.wait_for(self._keeper.communicate(), CLOSE_S)
             report = msgspec.json.decode(said, type=Report)
@@ -199,7 +201,7 @@ class House:
         return report
 
 
-def explain(error: Exception) -> str:
+def explain(error: BaseException) -> str:
     """Return an error as a user reads it."""
     if isinstance(error, IapeerError):
         return f"{error.message}\nhint: {error.hint}" if error.hint else error.message

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import msgspec
@@ -57,7 +58,7 @@ def is_running(seen: Seen) -> bool:
 def _role(process: psutil.Process, root: Path) -> str:
     """Return what the process is for the root; empty when it does not belong to it."""
     argv = process.cmdline()
-    sockets = [after for flag, after in zip(argv, argv[1:], strict=False) if flag == "-S"]
+    sockets = [after for flag, after in pairwise(argv) if flag == "-S"]
     if argv and Path(argv[0]).name == "tmux":
         if not any(Path(socket).is_relative_to(root) for socket in sockets):
             return ""

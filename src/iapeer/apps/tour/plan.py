@@ -7,6 +7,7 @@ from pathlib import Path
 
 import msgspec
 
+from iapeer.core import env
 from iapeer.core.errors import RuntimeUnknown
 from iapeer.core.identity import Identity
 from iapeer.core.settings import make_settings
@@ -54,7 +55,9 @@ def make_plan(runtime: str, environ: Mapping[str, str]) -> Plan:
 
     Raises RuntimeUnknown naming the runtimes an agent can run on, ConfigError.
     """
-    settings = make_settings(environ)
+    # Of the user's settings only these places matter here: port, bearer and limits do not.
+    places = (env.HOME, env.ROOT, env.RUNTIMES_DIR)
+    settings = make_settings({name: environ[name] for name in places if name in environ})
     catalog = Catalog.load(settings.runtimes_dir)
     agentic = [name for name in catalog.ids() if catalog.get(name).kind == "tui"]
     if runtime not in agentic:

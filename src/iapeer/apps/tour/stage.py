@@ -13,6 +13,7 @@ import msgspec
 from rich import box
 from rich.console import Console, Group
 from rich.live import Live
+from rich.padding import Padding
 from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
@@ -25,6 +26,7 @@ WIDTH_MAX = 120
 WIDTH_PLAIN = 100
 """Columns where there is no terminal to ask."""
 _MARGIN = 3
+_RULES = " \u00a0─━═╌"
 _STATE_STYLES = {"seen": "green", "held": "yellow", "failed": "red", "expired": "red"}
 
 
@@ -112,7 +114,7 @@ class Stage:
 
     def table(self, table: Sequence[Row]) -> None:
         """Print the steps of all messages."""
-        drawn = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
+        drawn = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, header_style="bold")
         for name in ("message", "from → to", "ms", "state", "how we know"):
             drawn.add_column(name, justify="right" if name == "ms" else "left", overflow="fold")
         for row in table:
@@ -151,11 +153,7 @@ class Stage:
         )
 
     def _inset(self, what: Text | Table) -> None:
-        grid = Table.grid(padding=0)
-        grid.add_column(width=_MARGIN)
-        grid.add_column(overflow="fold")
-        grid.add_row("", what)
-        self._console.print(grid)
+        self._console.print(Padding(what, (0, 0, 0, _MARGIN), expand=False))
 
 
 class _Moving:
@@ -177,8 +175,9 @@ class _Nothing:
 
 
 def cropped(lines: Sequence[str], count: int) -> tuple[str, ...]:
-    """Return the last `count` lines of a screen that show something."""
-    return tuple([line.rstrip() for line in lines if line.strip()][-count:])
+    """Return the last `count` lines of a screen that say something: no blanks, no rules."""
+    told = [line.rstrip() for line in lines if line.strip(_RULES)]
+    return tuple(told[-count:])
 
 
 def _console() -> Console:

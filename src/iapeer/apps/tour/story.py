@@ -23,7 +23,7 @@ LOOK_S = 0.1
 SETTLE_S = 5.0
 """How long the last message may take from answered to `seen`."""
 _LIVE_LINES = 8
-_FINAL_LINES = 13
+_FINAL_LINES = 14
 
 _WAKING = {
     "booting": "{name} is woken: a terminal of its own starts (tmux)",
@@ -57,7 +57,7 @@ class Story:
         final = await self._look(_FINAL_LINES)
         self._stage.frames(final.frames)
         self._stage.step("The answer is in your inbox")
-        self._stage.answer(answer.sender, answer.body)
+        self._stage.answer(_name(answer.sender), answer.body)
         self._stage.step("The way of every message (one of them: iapeer trace <message>)")
         self._stage.table(rows(traces))
         self._stage.note("`seen` is proven by the reader's own record, not by hope.")
@@ -198,9 +198,12 @@ def farewell(stage: Stage, report: Report) -> bool:
 
 
 def _sentence(letter: Letter) -> str:
-    who = letter.caller.partition("-")[2] or letter.caller
-    woke = ", which woke it" if letter.woke else ""
-    return f"{who} → {letter.to}: {letter.state} after {letter.ms} ms{woke}"
+    woke = f", which woke {letter.to}" if letter.woke else ""
+    return f"{_name(letter.caller)} → {letter.to}: {letter.state} after {letter.ms} ms{woke}"
+
+
+def _name(address: str) -> str:
+    return address.partition("-")[2] or address
 
 
 def _listed(words: Sequence[str]) -> str:

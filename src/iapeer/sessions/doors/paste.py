@@ -15,7 +15,7 @@ from iapeer.core.settings import Settings
 from iapeer.core.states import HoldReason
 from iapeer.core.text import safe_text
 from iapeer.sessions.model import TmuxSession
-from iapeer.sessions.screen import Screen, read_screen
+from iapeer.sessions.screen import Composer, Marks, Screen, read_screen
 from iapeer.storage.faults import fault
 
 from .port import HandOver
@@ -25,12 +25,25 @@ POLL_S = 0.02
 RE_ENTER_S = 0.5
 """An Enter that changed nothing for this long was swallowed; it is pressed again after a look."""
 
-_OURS = frozenset({"text", "paste_chip"})
+_FILLED = frozenset({"text", "paste_chip"})
 
 
 def agent_text(envelope: Envelope, now: datetime) -> str:
     """Return what a terminal agent is given: the compact form, free of control characters."""
     return safe_text(render_for_agent(encode(envelope), now)).text
+
+
+def is_only_ours(composer: Composer, marks: Marks) -> bool:
+    """Whether a filled composer holds our paste and nothing that a person typed beside it.
+
+    An unfolded paste begins with the open tag and ends with the close tag; a folded one is a
+    single chip. Texts are not compared: a terminal does not show every character.
+    """
+    text = composer.text
+    if composer.kind == "paste_chip":
+        starts = any(text.startswith(pattern) for pattern in marks.paste_patterns)
+        return starts and text.find("]") == len(text) - 1
+    return text.startswith("<iap ") and text.endswith("</iap>")
 
 
 class PasteDoor:
@@ -49,7 +62,7 @@ class PasteDoor:
             return HoldReason.BUSY
         if not session.marks.prompt_glyphs:
             return None
-        if screen.composer.kind in _OURS:
+        if screen.composer.kind in _FILLED:
             return HoldReason.COMPOSER
         # No composer on the screen: a menu or a picker that would swallow the paste.
         return HoldReason.BUSY if screen.composer.kind == "none" else None
@@ -83,7 +96,7 @@ class PasteDoor:
         if not session.marks.prompt_glyphs:
             # Nothing to look at: an Enter that was never sent is sent now.
             return HandOver.LANDED if entered else await self._submit(session, marker)
-        if screen.composer.kind in _OURS:
+        if screen.composer.kind in _FILLED:
             return await self._submit(session, marker)
         return HandOver.LANDED if entered else HandOver.UNCERTAIN
 
@@ -93,27 +106,34 @@ class PasteDoor:
         deadline = loop.time() + session.spec.submit.settle_ms / 1000
         while loop.time() < deadline:
             readable = bool(session.marks.prompt_glyphs)
-            if readable and (await self._look(session)).composer.kind in _OURS:
+            if readable and (await self._look(session)).composer.kind in _FILLED:
                 return
             await asyncio.sleep(min(POLL_S, max(0.0, deadline - loop.time())))
 
     async def _submit(self, session: TmuxSession, marker: str) -> HandOver:
-        """Press Enter until the composer is clear, again only after a look that it is not."""
+        """Press Enter until the composer is clear, each time only after a look at it.
+
+        When a person has typed beside our text, the Enter is theirs: nothing is pressed.
+        """
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._settings.submit_ms / 1000
         key = session.spec.submit.key
-        if not await session.tmux.enter(marker, key):
-            return HandOver.UNCERTAIN
-        fault("paste.after_enter")
         if not session.marks.prompt_glyphs:
-            return HandOver.LANDED
-        pressed = loop.time()
+            entered = await session.tmux.enter(marker, key)
+            fault("paste.after_enter")
+            return HandOver.LANDED if entered else HandOver.UNCERTAIN
+        entered, press_at = False, loop.time()
         while loop.time() < deadline:
-            if (await self._look(session)).composer.kind not in _OURS:
+            composer = (await self._look(session)).composer
+            if composer.kind in _FILLED and not is_only_ours(composer, session.marks):
+                return HandOver.BLOCKED
+            if entered and composer.kind not in _FILLED:
                 return HandOver.LANDED
-            if loop.time() - pressed >= RE_ENTER_S:
-                await session.tmux.enter(marker, key)
-                pressed = loop.time()
+            if loop.time() >= press_at:
+                if not await session.tmux.enter(marker, key):
+                    return HandOver.UNCERTAIN
+                fault("paste.after_enter")
+                entered, press_at = True, loop.time() + RE_ENTER_S
             await asyncio.sleep(POLL_S)
         return HandOver.UNCERTAIN
 

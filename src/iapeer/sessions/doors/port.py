@@ -18,6 +18,8 @@ class HandOver(StrEnum):
     """On its way to a reader who will answer with an ack."""
     NOT_HANDED = "not_handed"
     """Provably nothing reached the runtime; the same text may be handed over again."""
+    BLOCKED = "blocked"
+    """Our text is in the composer together with a person's: only they may send or clear it."""
     UNCERTAIN = "uncertain"
     """Part of the step may have happened; only `finish` or evidence can tell."""
 
