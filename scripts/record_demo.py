@@ -62,14 +62,14 @@ def record(target: Path) -> int:
     )
     status = main([], Stage(console, live=False))
     if status:
-        print(console.export_text(), file=sys.stderr)
+        sys.stderr.write(console.export_text())
         return status
     picture = console.export_svg(
         title="make demo", theme=MONOKAI, code_format=FORMAT, unique_id="demo"
     )
     target.parent.mkdir(exist_ok=True)
     target.write_text(picture, encoding="utf-8")
-    print(f"wrote {target}")
+    sys.stdout.write(f"wrote {target}\n")
     return 0
 
 

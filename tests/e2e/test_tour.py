@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import os
 import pty
 import re
@@ -63,7 +64,7 @@ class Run:
 
 
 def _is_ours(name: str) -> bool:
-    return name.startswith(("IAPEER_", "PEER_", "TMUX", "COLUMNS", "FORCE_COLOR"))
+    return name.startswith(("IAPEER_", "PEER_", "TMUX", "COLUMNS", "FORCE_COLOR", "NO_COLOR"))
 
 
 def _running(base: Path) -> list[str]:
@@ -159,7 +160,7 @@ def test_a_killed_tour_leaves_nothing_running(home: Path, moment: str) -> None:
 
     run.process.kill()
 
-    run.process.wait()
+    assert run.end() == -signal.SIGKILL
     _wait_gone(run.base)
 
 
@@ -227,22 +228,26 @@ def test_a_reader_that_goes_away_does_not_stop_the_tour(home: Path) -> None:
 
 
 def test_a_terminal_gets_colours_and_moving_screens(home: Path) -> None:
-    pid, terminal = pty.fork()
-    if pid == 0:
-        os.environ.update(HOME=str(home), TERM="xterm-256color", LC_ALL="C.UTF-8")
-        os.environ.pop("NO_COLOR", None)
-        os.execv(sys.executable, [sys.executable, "-P", "-m", "iapeer.apps.tour"])
+    ours, theirs = pty.openpty()
+    environ = {name: value for name, value in os.environ.items() if not _is_ours(name)}
+    environ |= {"HOME": str(home), "TERM": "xterm-256color", "LC_ALL": "C.UTF-8"}
+    process = subprocess.Popen(
+        [sys.executable, "-P", "-m", "iapeer.apps.tour"],
+        env=environ,
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        start_new_session=True,
+    )
+    os.close(theirs)
     shown = b""
-    while True:
-        try:
-            shown += os.read(terminal, 65536)
-        except OSError:  # EIO: the program has closed the terminal
-            break
-    _, status = os.waitpid(pid, 0)
-    os.close(terminal)
+    with contextlib.suppress(OSError):  # EIO: the last one has closed the terminal
+        while data := os.read(ours, 65536):
+            shown += data
+    os.close(ours)
     text = shown.decode("utf-8")
 
-    assert os.waitstatus_to_exitcode(status) == 0, text
+    assert process.wait(timeout=RUN_S) == 0, text
     assert "\x1b[1A\x1b[2K" in text, "nothing was drawn in place"
     assert "\x1b[32m" in text, "no colours"
     assert text.rindex("\x1b[?25h") > text.rindex("\x1b[?25l"), "the cursor stays hidden"
@@ -301,7 +306,7 @@ def test_the_example_runs_with_plain_commands(home: Path) -> None:
 def test_the_delivery_log_is_read_with_quoted_values_and_foreign_events() -> None:
     letters = read_letters(
         [
-            'ts=1 ev=delivery caller=demo-a to=b topic="re: x=\\"y\\" id=no" id=abc state=seen ms=7',
+            'ev=delivery caller=demo-a to=b topic="re: \\"y\\" id=no" id=abc state=seen ms=7',
             "ts=2 ev=refused caller=demo-a",
             "ts=3 ev=delivery caller=api-you to=a woke=true ms=12 id=def state=landed",
         ]

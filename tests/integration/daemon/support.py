@@ -141,13 +141,16 @@ class FakeEvidence:
 
 
 class FakeInbox:
-    """Offers what is not acknowledged, oldest first, again to every new stream."""
+    """Offers what is not acknowledged, oldest first, again to every new stream.
+
+    As in the real one, an ack counts only for what the present stream has shown."""
 
     def __init__(self) -> None:
         self.queues: dict[str, deque[InboxMessage]] = {}
         self.acked: list[tuple[str, str]] = []
         self.opened = 0
         self.closed = 0
+        self.in_flight: dict[str, set[str]] = {}
         self.changed = asyncio.Condition()
         self.ended = asyncio.Event()
         self.current: dict[str, object] = {}
@@ -166,7 +169,7 @@ class FakeInbox:
         me = object()
         self.current[address] = me
         self.opened += 1
-        shown: set[str] = set()
+        shown = self.in_flight[address] = set()
         async with self.changed:
             self.changed.notify_all()
         try:
@@ -186,7 +189,8 @@ class FakeInbox:
     async def ack(self, caller: Caller, message_id: str) -> bool:
         self.acked.append((caller.address, message_id))
         queue = self.queues.get(caller.address, deque())
-        found = [m for m in queue if m.id == message_id]
+        shown = self.in_flight.get(caller.address, set())
+        found = [m for m in queue if m.id == message_id and m.id in shown]
         for message in found:
             queue.remove(message)
         async with self.changed:

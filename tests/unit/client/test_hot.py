@@ -32,7 +32,7 @@ class Canned:
         self._threads: list[threading.Thread] = []
         self.release = threading.Event()
 
-    def answer(self, *pieces: bytes, hold: bool = False) -> None:
+    def answer(self, *pieces: bytes, hold: bool = False, every_s: float = 0.0) -> None:
         def serve() -> None:
             connection, _ = self._sock.accept()
             with connection:
@@ -42,6 +42,8 @@ class Canned:
                     head += connection.recv(65536)
                 self.got = head
                 for piece in pieces:
+                    if every_s and self.release.wait(every_s):
+                        return
                     connection.sendall(piece)
                 if hold:
                     self.release.wait(10)
@@ -125,6 +127,17 @@ def test_a_silent_daemon_is_given_up_in_time(server: Canned) -> None:
     with pytest.raises(hot.DaemonUnreachable, match="timed out"):
         hot.request("GET", "/", socket_path=server.path, timeout_s=0.3)
     assert time.monotonic() - began < 3
+
+
+def test_a_daemon_that_trickles_is_given_up_in_time_too(server: Canned) -> None:
+    server.answer(*[b"x"] * 50_000, every_s=0.0005)
+    began = time.monotonic()
+    try:
+        with pytest.raises(hot.DaemonUnreachable, match="timed out"):
+            hot.request("GET", "/", socket_path=server.path, timeout_s=0.3)
+    finally:
+        server.release.set()
+    assert time.monotonic() - began < 5
 
 
 def test_nobody_there_is_named_with_the_path(tmp_path: Path) -> None:

@@ -220,8 +220,10 @@ def test_a_name_taken_by_another_folder_is_refused_and_nothing_is_left(
     ensure_profile(registry, birth(cwd))
     other = tmp_path / "elsewhere" / "bob"
     other.mkdir(parents=True)
+    called: list[Profile] = []
     with pytest.raises(PeerExists, match="already exists") as caught:
-        ensure_profile(registry, birth(other))
+        ensure_profile(registry, birth(other), called.append)
+    assert called == []
     assert "rename this folder" in caught.value.hint
     assert list(other.iterdir()) == []
 

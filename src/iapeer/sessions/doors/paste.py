@@ -20,7 +20,7 @@ from iapeer.storage.faults import fault
 
 from .port import HandOver
 
-POLL_S = 0.02
+POLL_S = 0.005
 """Between two looks at a screen; one look costs 0.15 ms through the control client (measured)."""
 RE_ENTER_S = 0.5
 """An Enter that changed nothing for this long was swallowed; it is pressed again after a look."""

@@ -1,0 +1,139 @@
+"""Sessions die; their messages do not."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+
+import pytest
+
+from iapeer.core.errors import LaunchFailed
+from iapeer.storage.ledger import marks
+from tests.integration.routing.house import House, open_house, until
+
+pytestmark = [pytest.mark.anyio, pytest.mark.real_tmux]
+
+
+def _exits(house: House) -> str:
+    log = house.paths.exits_log
+    return log.read_text(encoding="utf-8") if log.exists() else ""
+
+
+async def test_a_killed_program_is_recorded_and_the_next_message_wakes_a_new_one() -> None:
+    async with open_house("ann") as house:
+        first = await house.live("ann")
+        os.kill(first.pane[0], signal.SIGKILL)
+        await until(lambda: house.lane("ann").phase == "asleep")
+        await until(lambda: "session-exit" in _exits(house))
+        assert "dead_signal=9" in _exits(house)
+        assert "demo-ann" in _exits(house)
+        second = await house.live("ann")
+        assert second.id != first.id
+        assert [r.end_cause != "" for r in await house.sessions()] == [True, False]
+        assert house.bodies("ann") == ["NOTHING", "NOTHING"]
+
+
+async def test_a_killed_tmux_server_is_noticed_and_its_program_does_not_stay() -> None:
+    async with open_house("ann") as house:
+        first = await house.live("ann")
+        os.kill(first.server[0], signal.SIGKILL)
+        await until(lambda: "server-exit" in _exits(house))
+        await until(lambda: house.lane("ann").phase == "asleep")
+        await house.nothing_left()
+        await house.live("ann")
+        assert house.bodies("ann") == ["NOTHING", "NOTHING"]
+
+
+async def test_an_exit_status_and_the_last_words_are_kept() -> None:
+    async with open_house("ann") as house:
+        await house.live("ann")
+        sent = await house.send("ann", "SAY my last words\nEXIT 5")
+        await house.wait(sent.message_id, "seen")
+        await until(lambda: "dead_status=5" in _exits(house))
+        uid = house.services.registry.snapshot().require("ann").uid
+        deaths = await until(
+            lambda: house.services.ledger.read(
+                lambda c: marks.deaths_since(c, uid, "demo", 0, ("death",))
+            )
+        )
+        assert "exit status 5" in deaths[0].detail
+
+
+async def test_three_failed_boots_hold_broken_and_start_clears() -> None:
+    async with open_house("ann", misbehave="exit_at_start=1") as house:
+        sent = await house.send("ann", "NOTHING\npatient")
+        assert (sent.state, sent.reason) == ("held", "broken")
+        boots = len(await house.sessions())
+        assert boots == 3
+        house.launch_env("ann", "")
+        await house.fleet.start("ann", None)
+        row = await house.wait(sent.message_id, "seen")
+        assert (row.attempt, row.dup) == (1, False)
+        uid = house.services.registry.snapshot().require("ann").uid
+        left = await house.services.ledger.read(
+            lambda c: marks.deaths_since(c, uid, "demo", 0, ("boot", "death"))
+        )
+        assert left == []
+
+
+async def test_a_broken_peer_is_tried_again_slowly_by_itself() -> None:
+    async with open_house("ann", misbehave="exit_at_start=1", boot_backoff_max_s=0.5) as house:
+        sent = await house.send("ann")
+        assert sent.reason == "broken"
+        house.launch_env("ann", "")
+        await house.wait(sent.message_id, "seen")
+
+
+async def test_a_person_who_attaches_to_a_broken_peer_is_told_why() -> None:
+    async with open_house("ann", misbehave="exit_at_start=1") as house:
+        with pytest.raises(LaunchFailed) as failed:
+            await house.fleet.wake("ann", None)
+        assert failed.value.code == "exited"
+
+
+@pytest.mark.parametrize("evidence", ["", ",no_hook,no_transcript"])
+async def test_a_message_that_kills_its_reader_does_not_spin(evidence: str) -> None:
+    async with open_house("ann", misbehave=f"crash_on_message{evidence}") as house:
+        sent = await house.send("ann", "NOTHING\npoison")
+        later = asyncio.create_task(house.send("ann", "NOTHING\nnext"))
+        row = await house.wait(sent.message_id, "seen", "broken", "failed")
+        await asyncio.sleep(1.0)
+        # At most: three quick boots, then one per back-off of 0.3 s.
+        assert len(await house.sessions()) <= 8
+        if evidence:
+            assert row.dup
+        else:
+            assert (row.state, row.attempt) == ("seen", 1)
+        await later
+
+
+async def test_stop_gives_back_what_the_reader_had_not_seen() -> None:
+    async with open_house("ann", misbehave="no_hook,no_transcript", evidence_s=30.0) as house:
+        sent = await house.send("ann", "NOTHING\nunproven")
+        await house.wait(sent.message_id, "landed")
+        await house.fleet.stop("ann", None)
+        row = await house.row(sent.message_id)
+        assert (row.state, row.reason, row.dup) == ("held", "stopped", True)
+        await house.nothing_left()
+        house.launch_env("ann", "")
+        await house.fleet.start("ann", None)
+        await house.wait(sent.message_id, "seen")
+        (prompt,) = house.prompts("ann")
+        assert 'dup="maybe"' in prompt
+
+
+async def test_nothing_is_thrown_away_when_the_reader_dies_under_a_queue() -> None:
+    async with open_house("ann") as house:
+        session = await house.live("ann")
+        slow = await house.send("ann", "SLOW 30")
+        await house.wait(slow.message_id, "seen")
+        sent = [await house.send("ann", f"NOTHING\n{n}") for n in range(4)]
+        os.kill(session.pane[0], signal.SIGKILL)
+        for one in sent:
+            await house.wait(one.message_id, "seen")
+        got = [b for b in house.bodies("ann") if b.startswith("NOTHING\n")]
+        assert got == [f"NOTHING\n{n}" for n in range(4)]
+        dups = [(await house.row(s.message_id)).dup for s in sent]
+        # Only the one that was in the program's own queue can have been shown.
+        assert dups == [True, False, False, False]
