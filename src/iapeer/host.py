@@ -32,6 +32,7 @@ from .registry.index import Registry
 from .registry.profiles import reindex_peer
 from .registry.rename import RenameRules, recover_rename
 from .registry.rename import rename as rename_peer
+from .routing.admission import Admission
 from .routing.fleet import FleetService
 from .routing.inboxes import Inboxes
 from .routing.lanes import Lanes
@@ -166,9 +167,7 @@ async def running_daemon(settings: Settings, environ: Mapping[str, str]) -> Asyn
             settings=settings,
             clock=clock,
             ledger=ledger,
-            registry=registry,
-            catalog=catalog,
-            environ=environ,
+            admission=Admission(settings, registry, catalog, environ),
         )
         server = DaemonServer(
             settings,

@@ -133,7 +133,7 @@ def test_a_signal_at_any_moment_clears_everything_away(
     run = Run(home)
     run.until(moment)
 
-    run.process.send_signal(number)
+    os.killpg(run.process.pid, number)  # as a terminal does
 
     assert run.end() == 128 + number, run.text
     assert "nothing left running" in run.text
@@ -145,9 +145,9 @@ def test_a_second_ctrl_c_does_not_cut_the_clearing_away_short(home: Path) -> Non
     run = Run(home)
     run.until("alice is awake")
 
-    run.process.send_signal(signal.SIGINT)
+    os.killpg(run.process.pid, signal.SIGINT)
     run.until("Everything stops")
-    run.process.send_signal(signal.SIGINT)
+    os.killpg(run.process.pid, signal.SIGINT)
 
     assert run.end() == 130, run.text
     _assert_gone(run.base)

@@ -23,6 +23,9 @@ STOP_TIMEOUT_S = 60.0
 DETACH_KEYS = "Ctrl-] d"
 """Our own tmux prefix, then tmux's key for detach."""
 
+HINT_MS = 5000
+"""How long it is shown; the next key press ends it."""
+
 FIRST_WORD_S = 1.0
 NEXT_WORD_S = 10.0
 """When a wait is first mentioned, and how often again."""
@@ -40,10 +43,14 @@ def attach(call: Call) -> int:
     with _progress(f"waking {peer}"):
         point = _post(peer, "wake", runtime, settings.boot_deadline_s + STOP_TIMEOUT_S)["attach"]
     woke = "woke + " if point.get("woke") else ""
-    output.warn(f"{woke}attaching {point['identity']}… (leave with {DETACH_KEYS})")
+    output.warn(f"{woke}attaching {point['identity']}…")
     output.flush()
     environ = {key: value for key, value in os.environ.items() if key not in {"TMUX", "TMUX_PANE"}}
-    arguments = [settings.tmux, "-S", point["socket"], "attach", "-t", f"={point['session']}"]
+    # tmux switches to its own screen at once, and drops what a slow terminal has not read yet
+    # (measured: tmux 3.3a flushes the output): what a human must know, tmux itself shows.
+    hint = [";", "display-message", "-d", str(HINT_MS), f"leave with {DETACH_KEYS}"]
+    attach_to = ["attach", "-t", f"={point['session']}"]
+    arguments = [settings.tmux, "-S", point["socket"], *attach_to, *hint]
     try:
         os.execvpe(settings.tmux, arguments, environ)  # noqa: S606 - no shell is the point
     except OSError as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import signal
+import subprocess
 from typing import NamedTuple
 
 import pytest
@@ -100,10 +101,20 @@ def test_stop_refuses_messages_until_start(team: TestDaemon) -> None:
 def test_attach_wakes_a_peer_and_shows_its_terminal(team: TestDaemon) -> None:
     screen = Screen(team.environ, "attach", "bob")
     screen.wait_for("demo agent · ready")
-    assert "woke + attaching demo-bob… (leave with Ctrl-] d)" in screen.drawn
-    screen.type(b"\x1dd")  # as the line says
+    screen.wait_for("leave with Ctrl-] d")
+    wait_until(lambda: _leave(screen), reason="tmux to detach")
     assert screen.end() == 0
     assert "● demo" in say(team, "list").out
+
+
+def _leave(screen: Screen) -> bool:
+    """Press the keys once; tmux loses keys of the first milliseconds after it attached."""
+    screen.type(b"\x1dd")
+    try:
+        screen.process.wait(timeout=0.5)
+    except subprocess.TimeoutExpired:
+        return False
+    return True
 
 
 def test_the_daemon_says_ready_is_healthy_and_ends_with_0(iapeer_daemon: TestDaemon) -> None:

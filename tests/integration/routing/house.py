@@ -15,6 +15,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 from iapeer.core import env
 from iapeer.core.draft import Draft
@@ -22,15 +23,14 @@ from iapeer.core.envelope import decode
 from iapeer.core.identity import Identity
 from iapeer.core.outcomes import SendResult
 from iapeer.core.settings import Settings, make_settings
+from iapeer.daemon.server import DaemonServer
+from iapeer.daemon.services import Services
 from iapeer.host import running_daemon
 from iapeer.registry.admin import BirthRules, CreateSpec, create
 from iapeer.registry.caller import Caller, resolve_caller
 from iapeer.registry.index import Registry
-from iapeer.routing.fleet import FleetService
-from iapeer.routing.inboxes import Inboxes
 from iapeer.routing.lane import Lane
 from iapeer.routing.lanes import Lanes
-from iapeer.routing.router import Guarded, Router
 from iapeer.routing.services import LaneServices
 from iapeer.sessions.model import TmuxSession
 from iapeer.sessions.process import is_alive
@@ -38,7 +38,6 @@ from iapeer.storage.ledger import messages, queries
 from iapeer.storage.ledger import sessions as rows
 from iapeer.storage.ledger.offline import offline_read
 from iapeer.storage.ledger.rows import HistoryRow, MessageRow, NewMessage, SessionRow
-from iapeer.storage.logs import LogFile
 from iapeer.storage.paths import Paths, launch_env_path, peer_state_dir
 
 QUICK: dict[str, Any] = {
@@ -81,6 +80,7 @@ class House:
     environ: dict[str, str] = field(default_factory=dict)
     _stack: AsyncExitStack | None = None
     lanes: Lanes = field(init=False)
+    ports: Services = field(init=False)
 
     def __post_init__(self) -> None:
         self.root = self.base / "r"
@@ -117,26 +117,21 @@ class House:
         path.write_text(text, encoding="utf-8")
 
     async def start(self) -> None:
+        ports: list[Services] = []
+
+        def server(settings: Settings, services: Services) -> DaemonServer:
+            ports.append(services)
+            return DaemonServer(settings, services)
+
         async with AsyncExitStack() as stack:
-            daemon = await stack.enter_async_context(running_daemon(self.settings, self.environ))
+            with mock.patch("iapeer.host.DaemonServer", server):
+                daemon = await stack.enter_async_context(
+                    running_daemon(self.settings, self.environ)
+                )
             self.lanes = daemon.lanes
             self._stack = stack.pop_all()
-        s = self.services
-        self.router = Router(
-            Guarded(
-                settings=s.settings,
-                clock=s.clock,
-                ledger=s.ledger,
-                registry=s.registry,
-                catalog=s.catalog,
-                environ=self.environ,
-            ),
-            self.lanes,
-            s.waits,
-            LogFile(self.paths.delivery_log, 1 << 20, 2),
-        )
-        self.fleet = FleetService(self.lanes, s, self.paths)
-        self.inboxes = Inboxes(self.lanes, s)
+        self.ports = ports[0]
+        self.router, self.fleet, self.inboxes = ports[0].postman, ports[0].fleet, ports[0].inbox
 
     async def close(self) -> None:
         stack, self._stack = self._stack, None
@@ -153,10 +148,11 @@ class House:
         return resolve_caller(address, self.services.registry.snapshot(allow_stale=True))
 
     async def send(
-        self, to: str, text: str = "NOTHING", sender: str = "api-op", **more: Any
+        self, to: str, text: str = "NOTHING", sender: str = "api-op",
+        key: str | None = None, **more: Any
     ) -> SendResult:
         draft = Draft(to=to, message=text, **more)
-        return await self.router.send(self.caller(sender), draft, path="http")
+        return await self.router.send(self.caller(sender), draft, path="http", key=key)
 
     def lane(self, name: str, runtime: str = "demo") -> Lane:
         record = self.services.registry.snapshot(allow_stale=True).require(name)

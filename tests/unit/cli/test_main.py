@@ -21,13 +21,17 @@ Out = pytest.CaptureFixture[str]
 
 def test_the_overview_shows_every_verb(capsys: Out, snapshot: SnapshotAssertion) -> None:
     assert main.main(["--help"]) == 0
-    assert capsys.readouterr() == (snapshot, "")
+    shown = capsys.readouterr()
+    assert shown.out == snapshot
+    assert shown.err == ""
 
 
 @pytest.mark.parametrize("verb", VERBS, ids=list(BY_NAME))
 def test_the_help_of_a_verb_is_whole(verb: Verb, capsys: Out, snapshot: SnapshotAssertion) -> None:
     assert main.main([verb.name, "--help"]) == 0
-    assert capsys.readouterr() == (snapshot, "")
+    shown = capsys.readouterr()
+    assert shown.out == snapshot
+    assert shown.err == ""
     assert len(verb.examples) >= 2
 
 

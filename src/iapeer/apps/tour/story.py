@@ -133,7 +133,8 @@ class Story:
         raise TourFailed("the inbox ended")
 
     async def _look(self, lines: int) -> Look:
-        """Read statuses, delivery log and screens."""
+        """Read delivery log, statuses and screens, in this order: who got mail was awake by then."""
+        letters = tuple(self._letters())
         peers = (await self._house.get("peers"))["peers"]
         statuses = {
             peer["personality"]: peer["statuses"].get(peer["default_runtime"], "unknown")
@@ -145,7 +146,7 @@ class Story:
             screen = cropped(await self._house.screen(agent), lines)
             if screen:
                 frames.append(Frame(f" {agent.personality} ({agent.runtime}) ", screen))
-        return Look(statuses, tuple(self._letters()), tuple(frames))
+        return Look(statuses, letters, tuple(frames))
 
     async def _settled_traces(self) -> list[Trace]:
         """Return the traces of all messages, once all of them have arrived for good.
@@ -198,8 +199,8 @@ def farewell(stage: Stage, report: Report) -> bool:
 
 
 def _sentence(letter: Letter) -> str:
-    woke = f", which woke {letter.to}" if letter.woke else ""
-    return f"{_name(letter.caller)} → {letter.to}: {letter.state} after {letter.ms} ms{woke}"
+    way = f"{_name(letter.caller)} → {letter.to}"
+    return f"{way}: {letter.state} in {letter.ms} ms" + (", waking included" if letter.woke else "")
 
 
 def _name(address: str) -> str:

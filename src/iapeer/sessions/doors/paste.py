@@ -75,6 +75,9 @@ class PasteDoor:
         """Paste, let it settle, press Enter, see the composer clear."""
         text = self._text(envelope)
         fault("paste.before_paste")
+        # The journal's fsync stands between the lane's look and this: somebody may type by now.
+        if await self.probe(session) is not None:
+            return HandOver.NOT_HANDED
         pasted = await session.tmux.paste(
             text.encode("utf-8"), buffer=f"iap-{marker}", marker=marker
         )

@@ -1,0 +1,229 @@
+"""Who may be written to right now, and the one transaction that accepts a message.
+
+The same functions serve the daemon's router and a command line while no daemon runs: everything
+here takes a connection inside a transaction and values, and waits for nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from sqlite3 import Connection
+
+import msgspec
+
+from iapeer.core.draft import Draft, validate
+from iapeer.core.errors import InvalidInput, PeerNotFound, RuntimeUnknown, SendRefused
+from iapeer.core.identity import RESERVED_NAMES, Identity
+from iapeer.core.ids import new_message_id
+from iapeer.core.profile import RegistryRecord
+from iapeer.core.settings import Settings
+from iapeer.registry.caller import Caller
+from iapeer.registry.index import Registry
+from iapeer.runtimes.catalog import Catalog
+from iapeer.sessions.plan import program_path
+from iapeer.storage.ledger import marks, messages, queries, upkeep
+from iapeer.storage.ledger.rows import KeyRow, MessageRow, NewMessage
+
+from .clocktime import local_iso
+from .journal import STOPPED
+
+
+@dataclass(frozen=True)
+class SendRequest:
+    """One call: `path` names the entrance (`mcp`, `cli`, `http`), `key` makes it repeatable."""
+
+    caller: Caller
+    draft: Draft
+    path: str
+    key: str | None = None
+
+
+@dataclass(frozen=True)
+class Accepted:
+    """A stored message; `repeated` when its key had stored it before."""
+
+    row: MessageRow
+    repeated: bool
+
+
+class Admission:
+    """Refuses what only somebody else can mend; accepts the rest, to be held where need be."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        registry: Registry,
+        catalog: Catalog,
+        environ: Mapping[str, str],
+    ) -> None:
+        self._settings = settings
+        self._registry = registry
+        self._catalog = catalog
+        self._environ = environ
+
+    def recipient(self, draft: Draft) -> RegistryRecord:
+        """Return the record of a valid draft's recipient.
+
+        Raises InvalidInput, PeerNotFound, RuntimeUnknown, SendRefused.
+        """
+        validate(draft)
+        if draft.to in RESERVED_NAMES:
+            raise SendRefused(
+                f"{draft.to} is the core itself and reads no messages",
+                hint="answer the peer its notice was about",
+            )
+        record = self._registry.snapshot(allow_stale=True).get(draft.to)
+        if record is None:
+            raise PeerNotFound(
+                f'"{draft.to}" is not in the iapeer peers index; message NOT delivered',
+                hint="see who exists: iapeer list",
+            )
+        if draft.runtime is not None and draft.runtime not in record.runtimes:
+            raise RuntimeUnknown(
+                f'runtime "{draft.runtime}" is not declared for "{record.personality}"',
+                hint=f"declared: {', '.join(record.runtimes)}",
+            )
+        return record
+
+    def accept(
+        self,
+        conn: Connection,
+        request: SendRequest,
+        record: RegistryRecord,
+        live: Sequence[str],
+        now: float,
+    ) -> Accepted:
+        """Fix the identity, make the last refusals and store the message.
+
+        `live` are the recipient's runtimes with a live session. Raises as `recipient` does.
+        """
+        identity = self._identity(conn, request, record, live)
+        message = self._message(request, record, identity, now)
+        if message.key is not None:
+            known = upkeep.find_key(conn, message.sender, message.key, now)
+            if known is not None:
+                return Accepted(_same_message(conn, known, message), repeated=True)
+        self._check_startable(identity, record)
+        self._check_taking(conn, message)
+        row = messages.accept(conn, message, now)
+        if message.key is not None:
+            upkeep.remember_key(
+                conn,
+                message.sender,
+                message.key,
+                to=message.personality,
+                body_sha256=body_digest(message),
+                message_id=message.id,
+                now=now,
+            )
+        return Accepted(row, repeated=False)
+
+    def _identity(
+        self,
+        conn: Connection,
+        request: SendRequest,
+        record: RegistryRecord,
+        live: Sequence[str],
+    ) -> Identity:
+        """The named runtime, else what keeps the pair's order, else what is live."""
+        sender = request.caller.identity
+        runtime = request.draft.runtime
+        if runtime is None:
+            runtime = queries.fixed_runtime(conn, sender.address, record.uid)
+        if runtime is None or runtime not in record.runtimes:
+            runtime = _live_or_default(record, live)
+        identity = Identity(runtime, record.personality)
+        if identity == sender:
+            raise InvalidInput(f"{identity.address} cannot send to self")
+        return identity
+
+    def _message(
+        self, request: SendRequest, record: RegistryRecord, identity: Identity, now: float
+    ) -> NewMessage:
+        caller, draft = request.caller, request.draft
+        return NewMessage(
+            id=new_message_id(),
+            sender=caller.identity.address,
+            sender_uid=caller.record.uid,
+            to_uid=record.uid,
+            personality=record.personality,
+            runtime=identity.runtime,
+            body=draft.message,
+            accepted_ts=local_iso(now),
+            expires_at=now + self._settings.ttl_s,
+            path=request.path,
+            intelligence=caller.record.intelligence,
+            pinned=draft.runtime is not None,
+            topic=(draft.topic or "").strip() or None,
+            attachments=draft.attachments,
+            key=request.key,
+        )
+
+    def _check_startable(self, identity: Identity, record: RegistryRecord) -> None:
+        """Refuse a folder or a program that is gone; what passes by itself is held instead."""
+        spec = self._catalog.get(identity.runtime)
+        cwd = Path(record.cwd)
+        if not cwd.is_dir():
+            raise SendRefused(
+                f"{identity.address}: peer cwd does not exist: {cwd}; message NOT delivered",
+                hint=f"restore the folder, or: iapeer remove {identity.personality}",
+                code="cwd_gone",
+            )
+        if spec.kind != "service" and program_path(spec, self._environ, cwd) is None:
+            raise SendRefused(
+                f"{identity.address}: the program of runtime {spec.id} "
+                f"({spec.launch.argv[0]}) is not installed; message NOT delivered",
+                hint="install it, or mend the runtime's manifest",
+                code="binary_missing",
+            )
+
+    def _check_taking(self, conn: Connection, message: NewMessage) -> None:
+        """Refuse a stopped recipient and a queue that is full."""
+        if marks.has_mark(conn, message.to_uid, message.runtime, STOPPED):
+            raise SendRefused(
+                f'"{message.personality}" ({message.runtime}) is stopped and not accepting '
+                "messages; start it to resume",
+                hint=f"iapeer start {message.personality}",
+                code="stopped",
+            )
+        limit = self._settings.queue_limit
+        if queries.depth_of_uid(conn, message.to_uid) >= limit:
+            raise SendRefused(
+                f'"{message.personality}" has {limit} undelivered messages',
+                hint="wait until it has read some",
+                code="queue_full",
+            )
+
+
+def body_digest(message: NewMessage) -> str:
+    """Return what a repeated key is compared by: everything the reader would see."""
+    seen = (message.body, message.topic, message.attachments, message.pinned and message.runtime)
+    return hashlib.sha256(msgspec.json.encode(seen)).hexdigest()
+
+
+def _same_message(conn: Connection, known: KeyRow, message: NewMessage) -> MessageRow:
+    """Return the message a key stands for, if the repeated call means the same one."""
+    row = queries.get(conn, known.message_id)
+    same = (known.to, known.body_sha256) == (message.personality, body_digest(message))
+    if row is None or not same:
+        raise SendRefused(
+            f"key {message.key!r} stands for another message ({known.message_id}) already",
+            hint="use a new key for each message",
+            code="key_reused",
+        )
+    return row
+
+
+def _live_or_default(record: RegistryRecord, live: Sequence[str]) -> str:
+    if not live or record.default_runtime in live:
+        return record.default_runtime
+    if len(live) > 1:
+        raise SendRefused(
+            f'"{record.personality}" is online in multiple runtimes ({", ".join(live)}) '
+            "— specify runtime",
+            hint="say which one: runtime",
+        )
+    return live[0]
