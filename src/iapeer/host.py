@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import signal
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -74,6 +75,8 @@ def run_daemon(settings: Settings, *, ready: Callable[[str], None]) -> int:
 
     `ready` gets the READY line. Raises IapeerError when it can't start.
     """
+    level = logging.INFO if settings.daemon_log else logging.WARNING
+    logging.basicConfig(level=level, format="[iapeer] %(message)s")
     return asyncio.run(_until_signal(settings, ready))
 
 

@@ -35,7 +35,8 @@ def _read(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         return {}
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} can't be read: {error}") from None
+        hint = f"check its owner and mode, or use another root: {env.ROOT}"
+        raise ConfigError(f"{path} can't be read: {error}", hint=hint) from None
     import tomllib
 
     try:

@@ -47,4 +47,6 @@ def token_digest(token: str) -> str:
 
 def equal(left: str, right: str) -> bool:
     """Compare two secrets in constant time."""
-    return hmac.compare_digest(left.encode(), right.encode())
+    return hmac.compare_digest(
+        left.encode("utf-8", "surrogatepass"), right.encode("utf-8", "surrogatepass")
+    )

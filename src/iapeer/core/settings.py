@@ -85,6 +85,22 @@ _POSITIVE_SECONDS = {
     env.AUDIT_SECS: "audit_s",
     env.TTL_SECS: "ttl_s",
 }
+_PATHS = {
+    env.SOCK_DIR: "sock_dir",
+    env.DAEMON_SOCKET: "daemon_socket",
+    env.RUNTIMES_DIR: "runtimes_dir",
+}
+_MAY_BE_ZERO = frozenset(
+    {
+        "boot_backoff_s",
+        "settle_ms",
+        "wait_live_s",
+        "wait_waking_s",
+        "notice_coalesce_s",
+        "log_keep",
+    }
+)
+"""Anywhere else a zero would stop something for good: no boot, no room, no pause in a loop."""
 
 
 def make_settings(
@@ -114,6 +130,7 @@ def make_settings(
         "runtimes_dir": Path(environ.get(env.RUNTIMES_DIR) or root / "runtimes"),
     }
     values.update(_checked_file(file_values or {}, file_name, values))
+    values.update({f: Path(environ[name]) for name, f in _PATHS.items() if environ.get(name)})
     values.update(_from_environment(environ))
     values.update({k: v for k, v in (flags or {}).items() if v is not None})
     return Settings(**values)
@@ -133,8 +150,15 @@ def _checked_file(
         ) from None
     for key in file_values:
         value = getattr(merged, key)
-        if isinstance(value, int | float) and not isinstance(value, bool) and value < 0:
-            raise ConfigError(f"{file_name}: {key} = {value} must not be negative")
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            continue
+        if key == "port":
+            parse_port(str(value), f"{file_name}: port")
+        elif not 0 <= value < float("inf") or (value == 0 and key not in _MAY_BE_ZERO):
+            raise ConfigError(
+                f"{file_name}: {key} = {value} must be positive and finite",
+                hint="remove the key to get the default",
+            )
     return {key: getattr(merged, key) for key in file_values}
 
 
@@ -167,7 +191,7 @@ def _from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
 
 def _seconds(text: str) -> float | None:
     try:
-        value = float(text)
+        value = float(text) if text.isascii() else 0.0
     except ValueError:
         return None
     return value if 0 < value < float("inf") else None

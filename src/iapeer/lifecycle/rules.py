@@ -38,18 +38,19 @@ def backoff_s(faults: int, settings: Settings, jitter: float) -> float:
 def decide(presence: Presence, now: float, settings: Settings, jitter: float = 0.5) -> Start | Hold:
     """Answer for one lane; the same values always give the same answer.
 
-    A wall clock that jumped back never makes the wait longer than one back-off.
+    A fault in the future tells of a wall clock that jumped back: then the back-off is over, or
+    it would begin anew at each look until the clock has caught up.
     """
     if presence.stopped:
         return Hold(HoldReason.STOPPED)
     if presence.connects_itself:
         return Hold(HoldReason.OFFLINE)
     wait = backoff_s(presence.faults, settings, jitter)
-    elapsed = max(0.0, now - presence.last_fault_at)
+    elapsed = now - presence.last_fault_at
     broken = presence.faults >= settings.boots_before_broken
-    if elapsed < wait:
+    if 0 <= elapsed < wait:
         reason = HoldReason.BROKEN if broken else HoldReason.WAKING
-        return Hold(reason, retry_s=min(wait, wait - elapsed))
+        return Hold(reason, retry_s=wait - elapsed)
     return Start()
 
 

@@ -77,9 +77,9 @@ def decode_registry(data: bytes) -> RegistrySnapshot:
     try:
         raw = parse_json(data, Path(REGISTRY_NAME))
     except StorageError as error:
-        raise RegistryError(_CORRUPTED, hint=error.message) from error
+        raise RegistryError(_CORRUPTED, hint=f"{FIX_HINT} ({error.message})") from error
     if not isinstance(raw, dict) or not isinstance(raw.get("peers"), list):
-        raise RegistryError(_CORRUPTED)
+        raise RegistryError(_CORRUPTED, hint=FIX_HINT)
     records: dict[str, RegistryRecord] = {}
     problems = []
     for item in raw["peers"]:

@@ -7,16 +7,17 @@ from typing import TYPE_CHECKING
 
 from iapeer.core.states import Event, HoldReason, MessageState
 from iapeer.sessions.doors.port import Door, HandOver
-from iapeer.sessions.evidence import Fact
 from iapeer.storage.faults import fault
 from iapeer.storage.ledger.rows import MessageRow
 
 from .journal import Journal, envelope_of
 from .letters import Observed, Session
+from .proofs import HUMAN_DEPTH, Taken
 
 if TYPE_CHECKING:
     from .services import LaneServices
 
+_UNKNOWN = frozenset({HandOver.UNCERTAIN, HandOver.UNSHOWN})
 SETTLE_POLL_S = 0.25
 """Between two looks at an attempt whose end nobody saw."""
 
@@ -32,6 +33,9 @@ class Deliverer:
     def __init__(self, journal: Journal, services: LaneServices) -> None:
         self._journal = journal
         self._s = services
+        self.depth = HUMAN_DEPTH
+        """Causal depth of the newest input of the running turn."""
+        self._since: dict[tuple[str, MessageState], float] = {}
         self._unproven: set[str] = set()
         """Landed long ago in a session that is idle: it will not prove them any more."""
 
@@ -63,36 +67,16 @@ class Deliverer:
     def forget(self) -> None:
         """Begin with a new session."""
         self._unproven.clear()
+        self._since.clear()
+        self.depth = HUMAN_DEPTH
 
-    async def observed(self, observed: Observed) -> None:
-        """Take evidence: only ids in flight for that session, only from its own record."""
-        open_rows = {row.id: row for row in await self._journal.outstanding(observed.session_id)}
-        seen: list[tuple[MessageRow, str]] = []
-        for fact in observed.facts:
-            await self._take(fact, open_rows, seen)
-        await self._journal.observed(seen)
-        if observed.offset is not None and (seen or observed.facts):
-            await self._journal.set_offset(observed.session_id, observed.offset)
-        self._unproven.difference_update(row.id for row, _ in seen)
-
-    async def _take(
-        self,
-        fact: Fact,
-        open_rows: dict[str, MessageRow],
-        seen: list[tuple[MessageRow, str]],
-    ) -> None:
-        for message_id in fact.ids:
-            row = open_rows.get(message_id)
-            if row is None:
-                continue
-            if fact.kind == "user":
-                del open_rows[message_id]
-                seen.append((row, fact.source))
-            elif fact.kind == "enqueue" and row.state == MessageState.IN_FLIGHT:
-                # The runtime has it in memory only: that is `landed`, never `seen`.
-                open_rows[message_id] = await self._journal.advance(
-                    row, Event.LAND, evidence=f"enqueue {fact.source}"
-                )
+    async def observed(self, observed: Observed) -> Taken:
+        """Take evidence of this session's own record or hook, and how far it was read."""
+        taken = await self._journal.take(observed.session_id, observed.facts, observed.offset)
+        self._unproven.difference_update(taken.seen)
+        if taken.depth is not None:
+            self.depth = taken.depth
+        return taken
 
     async def _hand_over(self, session: Session, door: Door, row: MessageRow) -> None:
         attempt = await self._journal.begin(row, session.id, door.name)
@@ -109,9 +93,11 @@ class Deliverer:
         await self._journal.hold(HoldReason.COMPOSER if blocked else HoldReason.BUSY)
         if blocked:
             return self._poll_s(HoldReason.COMPOSER)
-        if outcome == HandOver.UNCERTAIN:
-            age = self._s.clock.now() - row.changed_at
-            if age > self._s.settings.evidence_s:
+        if outcome in _UNKNOWN:
+            limit = self._s.settings.evidence_s
+            if outcome == HandOver.UNSHOWN:
+                limit = self._s.settings.composer_timeout_ms / 1000
+            if self._waited_s([row]) > limit:
                 # Pasted, gone from the composer, and no record of it: nobody can tell any more.
                 await self._journal.return_all(
                     [row], frozenset({row.id}), "nothing proves that it arrived"
@@ -128,7 +114,7 @@ class Deliverer:
                 fault("delivery.landed")
             case HandOver.NOT_HANDED:
                 await self._journal.return_all([row], frozenset(), "the session took nothing")
-            case HandOver.SENT | HandOver.UNCERTAIN | HandOver.BLOCKED:
+            case HandOver.SENT | HandOver.UNCERTAIN | HandOver.UNSHOWN | HandOver.BLOCKED:
                 # Stays in flight: the ack, the evidence or the next look tells.
                 self._s.waits.changed(row.id)
 
@@ -136,8 +122,7 @@ class Deliverer:
         self, session: Session, door: Door, waiting: Sequence[MessageRow]
     ) -> float:
         """Free the window when an idle session has had its time to prove and did not."""
-        oldest = min(row.changed_at for row in waiting)
-        left = self._s.settings.evidence_s - (self._s.clock.now() - oldest)
+        left = self._s.settings.evidence_s - self._waited_s(waiting)
         if left > 0:
             return left
         if await door.probe(session) is not None or await door.is_busy(session):
@@ -146,6 +131,13 @@ class Deliverer:
             self._unproven.add(row.id)
             self._s.log("unproven", identity=self._journal.identity.address, id=row.id)
         return 0.0
+
+    def _waited_s(self, waiting: Sequence[MessageRow]) -> float:
+        """Return for how long we have looked at these as they are, whatever the wall clock does."""
+        now = self._s.clock.monotonic()
+        steps = {(marker_of(row), row.state) for row in waiting}
+        self._since = {step: self._since.get(step, now) for step in steps}
+        return now - min(self._since.values())
 
     def _poll_s(self, reason: HoldReason) -> float:
         settings = self._s.settings

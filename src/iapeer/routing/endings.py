@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,7 +16,7 @@ from iapeer.sessions.model import TmuxSession
 from iapeer.sessions.process import is_alive
 from iapeer.sessions.screen import read_screen
 from iapeer.sessions.tmux import PASTED
-from iapeer.storage.ledger.rows import MessageRow, SessionRow
+from iapeer.storage.ledger.rows import SessionRow
 
 from .delivery import marker_of
 from .journal import Journal
@@ -93,7 +93,11 @@ async def give_back(
     cause: str,
     obituary: Obituary | None,
 ) -> None:
-    """Return what a session leaves unproven, marked unless provably nothing was handed over."""
+    """Return what a session leaves unproven, marked unless provably nothing was handed over.
+
+    `obituary` is None for a deliberate end.
+    """
+    await journal.end_session_turn(session.id, died=obituary is not None)
     unproven = await journal.outstanding(session.id)
     if not unproven:
         return
@@ -116,9 +120,10 @@ async def bury(row: SessionRow, journal: Journal, services: LaneServices) -> Non
 
     Its record is read to the end first: what it proves is not handed over again.
     """
+    if row.transcript:
+        await _read_record(row, journal, services)
+    await journal.end_session_turn(row.id, died=True)
     unproven = await journal.outstanding(row.id)
-    if unproven and row.transcript:
-        unproven = await _read_record(row, journal, services, unproven)
     never_ready = row.ready_at is None
     marked = frozenset() if never_ready else frozenset(m.id for m in unproven)
     await journal.return_all(unproven, marked, "the session died while no daemon ran")
@@ -128,23 +133,20 @@ async def bury(row: SessionRow, journal: Journal, services: LaneServices) -> Non
         await journal.close_stream(row.id, "daemon restarted")
 
 
-async def _read_record(
-    row: SessionRow, journal: Journal, services: LaneServices, unproven: Sequence[MessageRow]
-) -> list[MessageRow]:
-    """Take the last evidence of a dead session; return what it does not prove."""
+async def _read_record(row: SessionRow, journal: Journal, services: LaneServices) -> None:
+    """Take the last evidence of a dead session."""
     try:
         spec = services.catalog.get(row.runtime)
     except RuntimeUnknown:
-        return list(unproven)
-    facts: list[Fact] = []
+        # Its manifest is gone: nothing can be read, so what is unproven goes round, marked.
+        return
+    found: list[tuple[list[Fact], int]] = []
     follower = TranscriptFollower(
         Path(row.transcript),
         spec.evidence.records,
         row.offset,
-        lambda found, _offset: facts.extend(found),
+        lambda facts, offset: found.append((facts, offset)),
     )
     follower.read_new()
-    proven = {i: f.source for f in facts if f.kind == "user" for i in f.ids}
-    seen = [(message, proven[message.id]) for message in unproven if message.id in proven]
-    await journal.observed(seen)
-    return [message for message in unproven if message.id not in proven]
+    for facts, offset in found:
+        await journal.take(row.id, facts, offset)

@@ -11,10 +11,13 @@ from typing import TYPE_CHECKING
 
 from iapeer.core.envelope import Envelope
 from iapeer.core.identity import CORE_ADDRESS, Identity, parse_identity, read_intelligence
-from iapeer.core.states import Event, HoldReason
-from iapeer.storage.ledger import marks, messages, queries
+from iapeer.core.states import Event, HoldReason, MessageState, TurnEnd
+from iapeer.sessions.evidence import Fact
+from iapeer.storage.ledger import marks, messages, queries, turns
 from iapeer.storage.ledger import sessions as rows
 from iapeer.storage.ledger.rows import MessageRow, NewSession
+
+from . import proofs
 
 if TYPE_CHECKING:
     from iapeer.sessions.doors.inbox import InboxSession
@@ -26,6 +29,8 @@ STOPPED = "stopped"
 FAULT_KINDS = ("boot", "death")
 """Deaths that count as faults: nobody meant them."""
 FAULT_WINDOW_S = 300.0
+DEATHS_PER_MESSAGE = 2
+"""Sessions that may die in the turn that read a message before it is a dead letter."""
 MAX_ATTEMPTS = 5
 """Hand-overs that ended without proof; then the message fails instead of going round for ever."""
 
@@ -120,33 +125,64 @@ class Journal:
                 after.append(back)
             return after
 
-        for row in await self._s.ledger.write(give):
-            self._s.waits.changed(row.id)
-            if row.state == "failed":
-                self._s.tell_sender(row)
+        self._told(await self._s.ledger.write(give))
 
-    async def observed(self, seen: Sequence[tuple[MessageRow, str]]) -> None:
-        """Take messages as seen, each with its evidence."""
+    async def take(
+        self, session_id: str, facts: Sequence[Fact], offset: int | None
+    ) -> proofs.Taken:
+        """Take facts and the offset up to which the record was read, in one transaction."""
         now = self._s.clock.now()
 
-        def see(conn: Connection) -> None:
-            for row, evidence in seen:
-                messages.advance(conn, row.id, Event.SEE, now=now, door=row.door, evidence=evidence)
+        def apply(conn: Connection) -> proofs.Taken:
+            taken = proofs.take(conn, session_id, facts, now)
+            if offset is not None:
+                proofs.set_offset(conn, session_id, offset)
+            return taken
 
-        if seen:
-            await self._s.ledger.write(see)
-            for row, _ in seen:
-                self._s.waits.changed(row.id)
+        taken = await self._s.ledger.write(apply)
+        for message_id in taken.changed:
+            self._s.waits.changed(message_id)
+        return taken
 
-    async def set_offset(self, session_id: str, offset: int) -> None:
-        """Remember how far a session's record was read."""
+    async def end_session_turn(self, session_id: str, *, died: bool) -> None:
+        """Settle the turn a session did not finish.
 
-        def store(conn: Connection) -> None:
-            row = rows.get_session(conn, session_id)
-            if row is not None:
-                rows.set_offset(conn, session_id, row.transcript, row.native_id, offset)
+        When the session died by nobody's will, what it had read and not answered goes round once
+        more, marked; the second time it fails. A deliberate end leaves it `seen`.
+        """
+        now = self._s.clock.now()
 
-        await self._s.ledger.write(store)
+        def settle(conn: Connection) -> list[MessageRow]:
+            running = turns.open_messages(conn, session_id)
+            before = {row.id: turns.times_died(conn, row.id) for row in running}
+            turns.end_turn(conn, session_id, TurnEnd.DIED if died else TurnEnd.UNKNOWN, now)
+            if not died:
+                return []
+            after = []
+            for row in running:
+                if row.answered_by or row.state != MessageState.SEEN:
+                    continue
+                back = messages.advance(
+                    conn,
+                    row.id,
+                    Event.RETURN,
+                    now=now,
+                    reason="the session died in the turn that read it",
+                    mark_dup=True,
+                )
+                if before[row.id] >= DEATHS_PER_MESSAGE - 1:
+                    why = f"the session died {before[row.id] + 1} times in the turn that read it"
+                    back = messages.advance(conn, row.id, Event.FAIL, now=now, reason=why)
+                after.append(back)
+            return after
+
+        self._told(await self._s.ledger.write(settle))
+
+    def _told(self, changed: Sequence[MessageRow]) -> None:
+        for row in changed:
+            self._s.waits.changed(row.id)
+            if row.state == MessageState.FAILED:
+                self._s.tell_sender(row)
 
     async def fault(self, kind: str, detail: str) -> None:
         """Remember that a boot failed or a session died by nobody's will."""

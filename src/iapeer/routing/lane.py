@@ -277,8 +277,16 @@ class Lane:
             case Died(session_id):
                 await self._on_death(session_id)
             case Observed():
-                await self._deliverer.observed(report)
+                await self._on_observed(report)
         self._work = True
+
+    async def _on_observed(self, observed: Observed) -> None:
+        """Take evidence; a hook is ahead of the record, which tells where the last turn ended."""
+        session = self.session
+        if observed.offset is None and isinstance(session, TmuxSession) and session.follower:
+            session.follower.read_new()
+            await self._drain_evidence(session.id)
+        await self._deliverer.observed(observed)
 
     async def _on_control(self, control: Control) -> None:
         match control:

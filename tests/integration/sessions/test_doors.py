@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from iapeer.runtimes.catalog import SHIPPED
 from tests.integration.routing.house import House, open_house, until
 
 pytestmark = [pytest.mark.anyio, pytest.mark.real_tmux]
@@ -122,40 +123,23 @@ async def test_a_draft_is_not_submitted_by_the_second_look_at_an_unproven_attemp
 
 
 async def test_a_dialog_over_the_composer_holds_until_it_is_gone() -> None:
-    async with open_house() as house:
+    async with open_house("ann") as house:
         await house.close()
-        house.runtime("menu", MENU)
-        house.create("ann", runtime="menu")
+        text = (SHIPPED / "demo.toml").read_text(encoding="utf-8")
+        house.runtime("demo", text + '\n[[screen.dialogs]]\nmatch = "^● Pick one"\n')
         await house.start()
-        session = await house.live("ann", "menu")
-        house.type("ann", "m", "Enter", runtime="menu")
-        await until(lambda: "Pick one" in _screen(house, "ann", "menu"))
-        sent = await house.send("ann", "over a menu")
+        session = await house.live("ann")
+        house.type("ann", "SAY Pick one", "Enter")
+        await until(lambda: "● Pick one" in _screen(house, "ann", "demo"))
+        sent = await house.send("ann", "NOTHING\nover a menu")
         assert (sent.state, sent.reason) == ("held", "busy")
         await asyncio.sleep(0.3)
         assert (await house.row(sent.message_id)).attempt == 0
-        house.type("ann", "", "Enter", runtime="menu")
-        await house.wait(sent.message_id, "landed")
-        assert house.session("ann", "menu") is session
-
-
-MENU_PROGRAM = (
-    "import sys\\n"
-    "print('> ', end='', flush=True)\\n"
-    "for line in sys.stdin:\\n"
-    "    print(chr(27) + '[2J' + chr(27) + '[H', end='')\\n"
-    "    print('Pick one' if line.strip() == 'm' else '> ', end='', flush=True)\\n"
-)
-MENU = f"""
-id = "menu"
-[launch]
-argv = ["{sys.executable}", "-u", "-c", "{MENU_PROGRAM}"]
-[screen]
-prompt_glyphs = [">"]
-ready = ["^>"]
-[[screen.dialogs]]
-match = "^Pick one"
-"""
+        # An empty screen has no composer either; drawn anew, it has.
+        house.tmux("ann", "send-keys", "-R", "-t", "=demo-ann:")
+        house.type("ann", "x", "BSpace")
+        await house.wait(sent.message_id, "seen")
+        assert house.session("ann") is session
 
 
 def _screen(house: House, name: str, runtime: str) -> str:
@@ -171,48 +155,39 @@ async def test_copy_mode_is_left_for_a_message() -> None:
         assert house.bodies("ann")[-1] == "NOTHING\nwhile you scroll"
 
 
-async def test_a_stopped_program_gets_everything_once_it_goes_on() -> None:
-    async with open_house("ann") as house:
-        session = await house.live("ann")
-        os.kill(session.pane[0], signal.SIGSTOP)
+@pytest.mark.parametrize("hangs_s", [0.0, 2.0])
+@pytest.mark.parametrize("misbehave", ["", "swallow_enter=1"])
+async def test_a_program_that_hangs_gets_everything_once_when_it_goes_on(
+    hangs_s: float, misbehave: str
+) -> None:
+    """Hung, it draws nothing; the first Enter that reaches it is swallowed, as real ones do."""
+    async with open_house("ann", misbehave=misbehave) as house:
+        await house.close()
+        # A child of the pane's process: tmux wakes a pane's own process that was stopped.
+        house.runtime("demo", _demo_in_a_shell())
+        await house.start()
+        await house.fleet.wake("ann", None)
+        pane = house.session("ann").pane[0]
+        (child,) = Path(f"/proc/{pane}/task/{pane}/children").read_text(encoding="utf-8").split()
+        os.kill(int(child), signal.SIGSTOP)
         try:
-            sent = [await house.send("ann", f"NOTHING\n{n}") for n in range(3)]
-            # The first may be in its terminal; more is not claimed of a program that can't read.
-            await asyncio.sleep(1.5)
+            sending = [asyncio.create_task(house.send("ann", f"NOTHING\n{n}")) for n in range(3)]
+            await until(lambda: any(house.tmux("ann", "show-options", "-qv", "@iap_pasted")))
+            await asyncio.sleep(hangs_s)
+            assert house.prompts("ann") == []
         finally:
-            os.kill(session.pane[0], signal.SIGCONT)
-        for one in sent:
-            await house.wait(one.message_id, "seen")
-        plain = [b for b in house.bodies("ann")[1:]]
-        assert plain == [f"NOTHING\n{n}" for n in range(3)]
-        assert house.session("ann") is session
+            os.kill(int(child), signal.SIGCONT)
+        for one in sending:
+            await house.wait((await one).message_id, "seen")
+        assert house.bodies("ann") == [f"NOTHING\n{n}" for n in range(3)]
+        assert not any("dup=" in p for p in house.prompts("ann"))
 
 
-async def test_a_stopped_program_that_swallows_the_enter_does_not_keep_the_message() -> None:
-    async with open_house("ann", misbehave="swallow_enter=1", evidence_s=1.0) as house:
-        async with asyncio.timeout(10):
-            session = await house.services.launcher.launch(
-                _request(house, "ann"), house.services.catalog.get("demo")
-            )
-            await house.services.launcher.end(session, "test")
-        boot = asyncio.create_task(house.fleet.wake("ann", None))
-        await boot
-        session = house.session("ann")
-        os.kill(session.pane[0], signal.SIGSTOP)
-        try:
-            sent = await house.send("ann", "NOTHING\nslowly")
-        finally:
-            os.kill(session.pane[0], signal.SIGCONT)
-        await house.wait(sent.message_id, "seen", timeout_s=12)
-        assert house.bodies("ann") == ["NOTHING\nslowly"]
-
-
-def _request(house: House, name: str) -> object:
-    from iapeer.core.identity import Identity
-    from iapeer.sessions.model import LaunchRequest
-
-    record = house.services.registry.snapshot().require(name)
-    return LaunchRequest(record.uid, Identity("demo", name), Path(record.cwd))
+def _demo_in_a_shell() -> str:
+    text = (SHIPPED / "demo.toml").read_text(encoding="utf-8")
+    plain = '["{python}", "-P", "-m", "iapeer.apps.demo_agent"]'
+    assert plain in text
+    return text.replace(plain, '["sh", "-c", "{python} -P -m iapeer.apps.demo_agent; true"]', 1)
 
 
 COOKED = f"""

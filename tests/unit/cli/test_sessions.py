@@ -157,12 +157,26 @@ def attach_point(socket: Path, *, woke: bool, session: str = "demo-bob") -> dict
     return {"ok": True, "attach": point}
 
 
+def test_attach_forgets_the_tmux_it_was_called_from(
+    daemon: FakeDaemon, environ: dict[str, str], root: Path
+) -> None:
+    # Only a client in a pane of the very same server is refused by tmux: ask what it is given.
+    program = root / "tmux"
+    program.write_text('#!/bin/sh\necho "[$TMUX$TMUX_PANE] $*"\n', encoding="utf-8")
+    program.chmod(0o700)
+    daemon.on("POST", "/api/v1/peers/bob/wake", attach_point(root / "t", woke=False))
+    outer = {"TMUX": "/tmp/other,1,0", "TMUX_PANE": "%1", "IAPEER_TMUX": str(program)}
+    screen = Screen({**environ, **outer}, "attach", "bob")
+    assert screen.end() == 0
+    assert screen.drawn.splitlines()[1].startswith(f"[] -S {root}/t attach -t =demo-bob ;")
+
+
 @pytest.mark.real_tmux
-def test_attach_becomes_tmux_on_that_session_even_from_inside_tmux(
+def test_attach_becomes_tmux_on_that_session(
     daemon: FakeDaemon, tmux: Path, environ: dict[str, str]
 ) -> None:
     daemon.on("POST", "/api/v1/peers/bob/wake", attach_point(tmux, woke=True))
-    screen = Screen({**environ, "TMUX": "/tmp/other,1,0"}, "attach", "bob", "demo")
+    screen = Screen(environ, "attach", "bob", "demo")
     screen.wait_for("in the session")
     screen.wait_for("leave with Ctrl-] d")
     assert daemon.asked[0].body == {"runtime": "demo"}

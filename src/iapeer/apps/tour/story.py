@@ -133,7 +133,7 @@ class Story:
         raise TourFailed("the inbox ended")
 
     async def _look(self, lines: int) -> Look:
-        """Read delivery log, statuses and screens, in this order: who got mail was awake by then."""
+        """Read delivery log, statuses and screens; in this order: who got mail is awake by then."""
         letters = tuple(self._letters())
         peers = (await self._house.get("peers"))["peers"]
         statuses = {

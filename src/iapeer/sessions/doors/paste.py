@@ -101,7 +101,7 @@ class PasteDoor:
             return HandOver.LANDED if entered else await self._submit(session, marker)
         if screen.composer.kind in _FILLED:
             return await self._submit(session, marker)
-        return HandOver.LANDED if entered else HandOver.UNCERTAIN
+        return HandOver.LANDED if entered else HandOver.UNSHOWN
 
     async def _settle(self, session: TmuxSession) -> None:
         """Wait until the paste is visible, at most the runtime's settle time."""
@@ -116,6 +116,8 @@ class PasteDoor:
     async def _submit(self, session: TmuxSession, marker: str) -> HandOver:
         """Press Enter until the composer is clear, each time only after a look at it.
 
+        An Enter that comes with the paste is swallowed by real programs, so there is none
+        before the text is shown: a program that hangs would keep it in its composer for good.
         When a person has typed beside our text, the Enter is theirs: nothing is pressed.
         """
         loop = asyncio.get_running_loop()
@@ -125,20 +127,21 @@ class PasteDoor:
             entered = await session.tmux.enter(marker, key)
             fault("paste.after_enter")
             return HandOver.LANDED if entered else HandOver.UNCERTAIN
-        entered, press_at = False, loop.time()
+        entered, shown, press_at = False, False, loop.time()
         while loop.time() < deadline:
             composer = (await self._look(session)).composer
             if composer.kind in _FILLED and not is_only_ours(composer, session.marks):
                 return HandOver.BLOCKED
+            shown = shown or composer.kind in _FILLED
             if entered and composer.kind not in _FILLED:
                 return HandOver.LANDED
-            if loop.time() >= press_at:
+            if shown and loop.time() >= press_at:
                 if not await session.tmux.enter(marker, key):
                     return HandOver.UNCERTAIN
                 fault("paste.after_enter")
                 entered, press_at = True, loop.time() + RE_ENTER_S
             await asyncio.sleep(POLL_S)
-        return HandOver.UNCERTAIN
+        return HandOver.UNCERTAIN if entered else HandOver.UNSHOWN
 
     async def _look(self, session: TmuxSession) -> Screen:
         return read_screen(await session.tmux.capture(styled=True), session.marks)

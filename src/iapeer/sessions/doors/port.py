@@ -20,6 +20,9 @@ class HandOver(StrEnum):
     """Provably nothing reached the runtime; the same text may be handed over again."""
     BLOCKED = "blocked"
     """Our text is in the composer together with a person's: only they may send or clear it."""
+    UNSHOWN = "unshown"
+    """In the terminal, but the program has not drawn it and no Enter was pressed: it may be
+    hanging. A second copy would stand in its composer beside the first."""
     UNCERTAIN = "uncertain"
     """Part of the step may have happened; only `finish` or evidence can tell."""
 

@@ -117,11 +117,28 @@ def accept(conn: sqlite3.Connection, new: NewMessage, now: float) -> MessageRow:
         final=False,
         woke=False,
         purged=False,
+        answered_by="",
         accepted_at=now,
         changed_at=now,
     )
     _append_history(conn, row, "accept")
     return row
+
+
+def note_answer(conn: sqlite3.Connection, answer: MessageRow) -> str | None:
+    """Let `answer` be the answer to the newest message its reader gave its sender.
+
+    Returns that message's id; None when there is none, or when it was answered before.
+    """
+    found = conn.execute(
+        "SELECT id, answered_by FROM messages WHERE to_uid = ? AND sender_uid = ?"
+        " AND state IN ('landed', 'seen') ORDER BY seq DESC LIMIT 1",
+        (answer.sender_uid, answer.to_uid),
+    ).fetchone()
+    if found is None or found[1]:
+        return None
+    conn.execute("UPDATE messages SET answered_by = ? WHERE id = ?", (answer.id, found[0]))
+    return str(found[0])
 
 
 def begin_attempt(

@@ -45,7 +45,8 @@ class MessageRow(NewMessage, frozen=True, kw_only=True):
     are those of the newest attempt (0 and empty before the first) and stay after a return, so
     that late evidence finds its message. `final` marks a landed one whose door can't prove more.
     `woke` tells that it has waited for its reader to be started. `purged` tells that the body
-    was forgotten after its retention: `body` is then empty.
+    was forgotten after its retention: `body` is then empty. `answered_by` is the id of the first
+    message its reader sent back.
     """
 
     seq: int
@@ -58,6 +59,7 @@ class MessageRow(NewMessage, frozen=True, kw_only=True):
     final: bool
     woke: bool
     purged: bool
+    answered_by: str
     accepted_at: float
     changed_at: float
 
@@ -74,6 +76,17 @@ class HistoryRow(msgspec.Struct, frozen=True, kw_only=True):
     attempt: int
     session_id: str
     evidence: str
+
+
+class TurnRow(msgspec.Struct, frozen=True, kw_only=True):
+    """The turn in which one attempt was seen; `turn_end` is empty while it runs."""
+
+    message_id: str
+    attempt: int
+    session_id: str
+    seen_at: float
+    turn_end: str
+    ended_at: float | None
 
 
 class KeyRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -176,7 +189,7 @@ class MarkRow(msgspec.Struct, frozen=True, kw_only=True):
 MESSAGE_COLUMNS = (
     "id, sender, sender_uid, to_uid, personality, runtime, body, accepted_ts, expires_at, path,"
     " intelligence, pinned, topic, attachments, depth, key, seq, state, reason, dup, attempt,"
-    " session_id, door, final, woke, purged, accepted_at, changed_at"
+    " session_id, door, final, woke, purged, answered_by, accepted_at, changed_at"
 )
 """The order `message_row` expects."""
 
@@ -219,8 +232,9 @@ def message_row(values: tuple[Any, ...]) -> MessageRow:
         final=bool(values[23]),
         woke=bool(values[24]),
         purged=bool(values[25]),
-        accepted_at=values[26],
-        changed_at=values[27],
+        answered_by=values[26],
+        accepted_at=values[27],
+        changed_at=values[28],
     )
 
 

@@ -43,6 +43,7 @@ _VERSION_1 = (
         final INTEGER NOT NULL DEFAULT 0,
         woke INTEGER NOT NULL DEFAULT 0,
         purged INTEGER NOT NULL DEFAULT 0,
+        answered_by TEXT NOT NULL DEFAULT '',
         accepted_at REAL NOT NULL,
         changed_at REAL NOT NULL,
         accepted_ts TEXT NOT NULL,
@@ -61,6 +62,19 @@ _VERSION_1 = (
     f"CREATE INDEX messages_ttl ON messages (expires_at) WHERE {UNDELIVERED_SQL}",
     f"CREATE INDEX messages_session ON messages (session_id, seq) WHERE {OUTSTANDING_SQL}",
     f"CREATE INDEX messages_out ON messages (to_uid, runtime, seq) WHERE {OUTSTANDING_SQL}",
+    "CREATE INDEX messages_answer ON messages (to_uid, sender_uid, seq)",
+    """
+    CREATE TABLE turns (
+        message_id TEXT NOT NULL REFERENCES messages (id) ON DELETE CASCADE,
+        attempt INTEGER NOT NULL,
+        session_id TEXT NOT NULL,
+        seen_at REAL NOT NULL,
+        turn_end TEXT NOT NULL DEFAULT '',
+        ended_at REAL,
+        PRIMARY KEY (message_id, attempt)
+    ) WITHOUT ROWID
+    """,
+    "CREATE INDEX turns_open ON turns (session_id) WHERE turn_end = ''",
     """
     CREATE TABLE history (
         n INTEGER PRIMARY KEY,

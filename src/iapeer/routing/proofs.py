@@ -1,0 +1,102 @@
+"""What a session's record proves about its messages, taken in one transaction.
+
+The same function serves a living session and one that died while nobody watched.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from sqlite3 import Connection
+
+from iapeer.core.states import Event, MessageState, TurnEnd
+from iapeer.sessions.evidence import Fact
+from iapeer.storage.ledger import messages, queries, turns
+from iapeer.storage.ledger import sessions as rows
+from iapeer.storage.ledger.rows import MessageRow
+
+HUMAN_DEPTH = -1
+"""Nothing of a peer is behind what is written now: a person's input, or no turn at all."""
+
+
+@dataclass
+class Taken:
+    """What came of some facts.
+
+    `changed` are ids whose state changed, `ended` are turns that ended with their messages' ids,
+    `depth` is the causal depth of the newest input, None when there was none.
+    """
+
+    changed: list[str] = field(default_factory=list)
+    seen: list[str] = field(default_factory=list)
+    ended: list[tuple[TurnEnd, list[str]]] = field(default_factory=list)
+    depth: int | None = None
+
+
+def take(conn: Connection, session_id: str, facts: Sequence[Fact], now: float) -> Taken:
+    """Take facts of one session's own record, in order; only ids in flight for it count."""
+    open_rows = {row.id: row for row in queries.outstanding(conn, session_id)}
+    taken = Taken()
+    for fact in facts:
+        match fact.kind:
+            case "user":
+                _take_input(conn, fact, open_rows, taken, now)
+            case "enqueue":
+                _take_enqueue(conn, fact, open_rows, taken, now)
+            case "turn_end":
+                end = _turn_end(fact.status)
+                taken.ended.append((end, turns.end_turn(conn, session_id, end, now)))
+                taken.depth = HUMAN_DEPTH
+            case "turn_start" | "dequeue":
+                pass
+    return taken
+
+
+def set_offset(conn: Connection, session_id: str, offset: int) -> None:
+    """Remember how far a session's record was read."""
+    row = rows.get_session(conn, session_id)
+    if row is not None:
+        rows.set_offset(conn, session_id, row.transcript, row.native_id, offset)
+
+
+def _take_input(
+    conn: Connection, fact: Fact, open_rows: dict[str, MessageRow], taken: Taken, now: float
+) -> None:
+    if not fact.ids:
+        taken.depth = HUMAN_DEPTH
+    for message_id in fact.ids:
+        row = open_rows.pop(message_id, None)
+        if row is None:
+            continue
+        seen = messages.advance(
+            conn, row.id, Event.SEE, now=now, door=row.door, evidence=fact.source
+        )
+        turns.begin_turn(conn, seen, now)
+        taken.changed.append(row.id)
+        taken.seen.append(row.id)
+        taken.depth = row.depth
+
+
+def _take_enqueue(
+    conn: Connection, fact: Fact, open_rows: dict[str, MessageRow], taken: Taken, now: float
+) -> None:
+    """The runtime has it in memory only: that is `landed`, never `seen`."""
+    for message_id in fact.ids:
+        row = open_rows.get(message_id)
+        if row is not None and row.state == MessageState.IN_FLIGHT:
+            open_rows[message_id] = messages.advance(
+                conn,
+                row.id,
+                Event.LAND,
+                now=now,
+                door=row.door,
+                evidence=f"enqueue {fact.source}",
+            )
+            taken.changed.append(row.id)
+
+
+def _turn_end(status: str) -> TurnEnd:
+    try:
+        return TurnEnd(status)
+    except ValueError:
+        return TurnEnd.UNKNOWN

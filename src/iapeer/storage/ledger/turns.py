@@ -1,0 +1,70 @@
+"""How the turn ended in which a message was seen: one row per attempt that was seen.
+
+Only for runtimes whose record tells of turns. `now` is seconds since the epoch.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+
+from iapeer.core.states import TurnEnd
+
+from .queries import get
+from .rows import MessageRow, TurnRow
+
+
+def begin_turn(conn: sqlite3.Connection, row: MessageRow, now: float) -> None:
+    """Note that the newest attempt of a message was seen in a turn that runs now."""
+    conn.execute(
+        "INSERT OR IGNORE INTO turns (message_id, attempt, session_id, seen_at)"
+        " VALUES (?, ?, ?, ?)",
+        (row.id, row.attempt, row.session_id, now),
+    )
+
+
+def open_messages(conn: sqlite3.Connection, session_id: str) -> list[MessageRow]:
+    """Return the messages of a session's running turn, in order of acceptance."""
+    found = conn.execute(
+        "SELECT message_id FROM turns WHERE session_id = ? AND turn_end = ''", (session_id,)
+    ).fetchall()
+    rows = [row for (message_id,) in found if (row := get(conn, message_id)) is not None]
+    return sorted(rows, key=lambda row: row.seq)
+
+
+def end_turn(conn: sqlite3.Connection, session_id: str, end: TurnEnd, now: float) -> list[str]:
+    """Note how a session's running turn ended; return the ids of its messages."""
+    ids = [row.id for row in open_messages(conn, session_id)]
+    conn.execute(
+        "UPDATE turns SET turn_end = ?, ended_at = ? WHERE session_id = ? AND turn_end = ''",
+        (end, now, session_id),
+    )
+    return ids
+
+
+def turns_of(conn: sqlite3.Connection, message_id: str) -> list[TurnRow]:
+    """Return the turns one message was seen in, oldest first."""
+    found = conn.execute(
+        "SELECT message_id, attempt, session_id, seen_at, turn_end, ended_at FROM turns"
+        " WHERE message_id = ? ORDER BY attempt",
+        (message_id,),
+    )
+    return [
+        TurnRow(
+            message_id=values[0],
+            attempt=values[1],
+            session_id=values[2],
+            seen_at=values[3],
+            turn_end=values[4],
+            ended_at=values[5],
+        )
+        for values in found
+    ]
+
+
+def times_died(conn: sqlite3.Connection, message_id: str) -> int:
+    """Return in how many turns of this message the session died."""
+    found = conn.execute(
+        "SELECT count(*) FROM turns WHERE message_id = ? AND turn_end = ?",
+        (message_id, TurnEnd.DIED),
+    ).fetchone()
+    return int(found[0])

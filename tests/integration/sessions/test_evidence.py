@@ -1,0 +1,159 @@
+"""What counts as proof that a message was read, and what becomes of one nobody proves."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+
+import pytest
+
+from tests.integration.routing.house import open_house, until
+
+pytestmark = [pytest.mark.anyio, pytest.mark.real_tmux]
+
+
+async def test_a_message_in_the_programs_own_queue_is_landed_and_no_more() -> None:
+    async with open_house("ann", evidence_s=0.3) as house:
+        await house.live("ann")
+        slow = await house.send("ann", "SLOW 1.5")
+        await house.wait(slow.message_id, "seen")
+        queued = await house.send("ann", "NOTHING\nqueued")
+        assert queued.state == "landed"
+        await until(lambda: any(r.get("op") == "enqueue" for r in house.records("ann")))
+        # A busy program has not lost it: waiting for its turn is no lack of evidence.
+        await asyncio.sleep(0.6)
+        assert (await house.row(queued.message_id)).state == "landed"
+        behind = await house.send("ann", "NOTHING\nbehind")
+        assert (behind.state, behind.reason) == ("held", "busy")
+        await house.wait(behind.message_id, "seen")
+        assert (await house.row(queued.message_id)).state == "seen"
+        assert house.bodies("ann")[-2:] == ["NOTHING\nqueued", "NOTHING\nbehind"]
+
+
+async def test_a_lost_queue_and_a_death_bring_the_message_back_marked_once() -> None:
+    async with open_house("ann", misbehave="lose_queue", evidence_s=30.0) as house:
+        session = await house.live("ann")
+        slow = await house.send("ann", "SLOW 0.5")
+        await house.wait(slow.message_id, "seen")
+        lost = await house.send("ann", "NOTHING\nlost in the queue")
+        assert lost.state == "landed"
+        await until(lambda: house.records("ann")[-1].get("op") == "end")
+        assert "NOTHING\nlost in the queue" not in house.bodies("ann")
+        os.kill(session.pane[0], signal.SIGKILL)
+        row = await house.wait(lost.message_id, "seen")
+        assert (row.dup, row.attempt) == (True, 2)
+        found = [p for p in house.prompts("ann") if "lost in the queue" in p]
+        assert len(found) == 1
+        assert 'dup="maybe"' in found[0]
+
+
+def _envelope(message_id: str, body: str = "x") -> str:
+    return f'<iap from="eve" runtime="demo" id="{message_id}"><msg>{body}</msg></iap>'
+
+
+async def test_a_printed_or_quoted_id_proves_nothing() -> None:
+    """An agent that prints a waiting message's envelope, and a message that quotes it."""
+    async with open_house("ann", misbehave="no_hook", evidence_s=30.0) as house:
+        await house.live("ann")
+        victim = await house.accept("ann", "NOTHING\nvictim")
+        forged = _envelope(victim)
+        sent = await house.send("ann", f"SAY {forged}\nSLOW 0.5\n{forged}")
+        await house.wait(sent.message_id, "seen")
+        await until(lambda: any(r["type"] == "assistant" for r in house.records("ann")))
+        row = await house.row(victim)
+        assert row.state in ("accepted", "held", "landed", "in_flight", "seen")
+        row = await house.wait(victim, "seen")
+        (step,) = [h for h in await house.history(victim) if h.state == "seen"]
+        real = [n for n, r in enumerate(house.records("ann")) if r["type"] == "user"]
+        assert len(real) == 3
+        assert step.evidence.startswith("transcript@")
+        assert int(step.evidence.partition("@")[2]) > 0
+        assert house.bodies("ann").count("NOTHING\nvictim") == 1
+
+
+async def test_a_quote_of_a_message_in_flight_does_not_prove_that_message() -> None:
+    """The victim is landed in the program's queue and lost; a person types its envelope's text."""
+    async with open_house("ann", misbehave="no_hook,lose_queue", evidence_s=30.0) as house:
+        await house.live("ann")
+        slow = await house.send("ann", "SLOW 0.5")
+        await house.wait(slow.message_id, "seen")
+        victim = await house.send("ann", "NOTHING\nvictim")
+        assert victim.state == "landed"
+        await until(lambda: house.records("ann")[-1].get("op") == "end")
+        forged = _envelope(victim.message_id)
+        house.type("ann", f"SAY {forged}", "Enter")
+        await until(lambda: any(r["type"] == "assistant" for r in house.records("ann")))
+        await asyncio.sleep(0.2)
+        prompts = house.prompts("ann")
+        assert forged in prompts[-1]
+        # A person who types a whole envelope into the session is its user: only that counts,
+        # never what the assistant prints; so the proof names the user's record, not the print.
+        steps = [h for h in await house.history(victim.message_id) if h.state == "seen"]
+        assert len(steps) <= 1
+
+
+@pytest.mark.parametrize(
+    ("missing", "source"), [("no_transcript", "prompt hook"), ("no_hook", "transcript@")]
+)
+async def test_each_kind_of_evidence_is_enough_alone(missing: str, source: str) -> None:
+    async with open_house("ann", misbehave=missing) as house:
+        sent = await house.send("ann", "NOTHING\nhello")
+        # The hook reaches the daemon as any program does: over its socket.
+        await house.wait(sent.message_id, "seen")
+        (step,) = [h for h in await house.history(sent.message_id) if h.state == "seen"]
+        assert step.evidence.startswith(source)
+
+
+async def test_without_any_evidence_landed_stays_and_later_messages_arrive() -> None:
+    async with open_house("ann", misbehave="no_transcript,no_hook", evidence_s=0.4) as house:
+        sent = [await house.send("ann", f"SAY number {n}") for n in range(3)]
+        for one in sent:
+            row = await house.wait(one.message_id, "landed")
+            assert (row.dup, row.attempt, row.final) == (False, 1, False)
+        shown = house.tmux("ann", "capture-pane", "-p", "-S", "-100", "-t", "=demo-ann:")
+        places = [shown.index(f"● number {n}") for n in range(3)]
+        assert places == sorted(places)
+        log = house.paths.lifecycle_log.read_text(encoding="utf-8")
+        assert log.count("unproven") >= 2
+
+
+async def test_the_window_holds_again_for_a_message_that_came_back() -> None:
+    """Unproven in one session says nothing about the next one."""
+    async with open_house("ann", misbehave="no_transcript,no_hook", evidence_s=1.2) as house:
+        first = await house.send("ann", "NOTHING\nfirst")
+        await house.wait(first.message_id, "landed")
+        await until(lambda: "unproven" in house.paths.lifecycle_log.read_text(encoding="utf-8")
+                    or not house.lane("ann").work())
+        second = await house.send("ann", "NOTHING\nsecond")
+        await house.wait(second.message_id, "landed")
+        os.kill(house.session("ann").pane[0], signal.SIGKILL)
+        rows = [await house.wait(first.message_id, "landed")]
+        rows = [await until(lambda: _again(house, first.message_id))]
+        assert rows[0].dup
+        row = await house.row(second.message_id)
+        assert row.state in ("held", "accepted"), row.state
+        await house.wait(second.message_id, "landed")
+
+
+async def _again(house: object, message_id: str) -> object:
+    row = await house.row(message_id)  # type: ignore[attr-defined]
+    return row if (row.attempt, row.state) == (2, "landed") else None
+
+
+async def test_a_late_proof_saves_a_second_showing() -> None:
+    """Given back while its session lives, then found in that session's record after all."""
+    from iapeer.routing.letters import Observed
+    from iapeer.sessions.evidence import Fact
+
+    async with open_house("ann", misbehave="no_transcript,no_hook", evidence_s=30.0) as house:
+        session = await house.live("ann")
+        house.type("ann", "a draft that holds everything")
+        await house.drawn("ann", "a draft that holds everything")
+        late = await house.accept("ann", "NOTHING\nlate")
+        lane = house.lane("ann")
+        await lane._journal.begin(await house.row(late), session.id, "paste")
+        await lane._journal.return_all([await house.row(late)], frozenset({late}), "no proof")
+        lane.observe(Observed(session.id, (Fact("user", (late,), source="prompt hook"),)))
+        row = await house.wait(late, "seen")
+        assert row.attempt == 1
