@@ -11,6 +11,7 @@ from __future__ import annotations
 import ast
 import functools
 import inspect
+import itertools
 import re
 import sys
 import tomllib
@@ -23,7 +24,7 @@ import msgspec
 from iapeer.cli import grammar
 from iapeer.cli.send import REASONS
 from iapeer.cli.verbs import VERBS
-from iapeer.core import env, errors, settings, states
+from iapeer.core import env, errors, states
 from iapeer.core.errors import IapeerError
 from iapeer.core.settings import Settings, make_settings
 from iapeer.daemon import api, mcp
@@ -107,7 +108,7 @@ def field_docs(kind: type) -> dict[str, str]:
     (body,) = ast.parse(inspect.getsource(kind)).body
     found = {}
     lines = cast("ast.ClassDef", body).body
-    for line, after in zip(lines, lines[1:], strict=False):
+    for line, after in itertools.pairwise(lines):
         if isinstance(line, ast.AnnAssign) and isinstance(after, ast.Expr):
             text = ast.literal_eval(after.value)
             found[cast("ast.Name", line.target).id] = " ".join(text.split())
@@ -138,7 +139,8 @@ def verbs() -> str:
 def settings_table() -> str:
     """Every field of `Settings` with its default and its variable."""
     said = field_docs(Settings)
-    used = {name for of, name in read_attributes() if of.strip("_") in {"settings", "load_settings"}}
+    holders = {"settings", "_settings", "load_settings"}
+    used = {name for of, name in read_attributes() if of in holders}
     variables = setting_variables()
     rows = []
     for field in msgspec.structs.fields(Settings):
@@ -159,7 +161,7 @@ def setting_variables() -> dict[str, str]:
     """Return the variable that sets a field, by field: found by setting each to a probe."""
     base = {env.HOME: str(_HOME)}
     plain = make_settings(base)
-    found = {}
+    found: dict[str, str] = {}
     for variable in environment_names():
         changed = make_settings({**base, variable: "/7" if variable in _PATHS else "7"})
         for name in Settings.__struct_fields__:
@@ -245,7 +247,7 @@ def error_table() -> str:
         rows.append(
             (
                 f"`{code}`",
-                " or ".join(sorted(statuses[code])) or str(words()["status"].get(code, "–")),
+                " or ".join(sorted(statuses[code])) or str(words()["status"].get(code, "-")),
                 words()["errors"].get(code) or said or word("errors", code),
             )
         )
@@ -263,7 +265,7 @@ def routes() -> str:
     unused: Any = None  # nothing is called: only the routes are asked for
     rows = []
     for route in api.Api(unused, unused, unused).routes():
-        (method,) = route.methods or ()
+        (method,) = route.methods or {""}
         key = f"{method} {route.path.removeprefix(api.PREFIX)}"
         rows.append((f"`{method} {route.path}`", word("who", key), word("routes", key)))
     return table(("endpoint", "who", "what it does and answers"), rows)
@@ -378,7 +380,7 @@ PARTS: Mapping[str, Callable[[], str]] = {
 """What can be generated, by the name in the marker."""
 
 
-# -- small things -----------------------------------------------------------------------------------
+# -- small things ---------------------------------------------------------------------------------
 
 
 def _tail(node: ast.expr) -> str:

@@ -212,7 +212,7 @@ def test_a_line_that_can_not_be_understood_is_usage_and_status_2(
         (("rename", "carol", "new"), ("peer 'carol' is not registered",)),
         (("rename", "bob", "op"), ("peer 'op' already exists",)),
     ],
-    ids=lambda value: " ".join(value),
+    ids=" ".join,
 )
 def test_a_peer_that_can_not_be_is_refused(
     team: Team, words: tuple[str, ...], told: tuple[str, ...]
@@ -319,8 +319,9 @@ class Answer(NamedTuple):
 def over_tcp(daemon: TestDaemon, path: str, body: object, **headers: str) -> Answer:
     connection = http.client.HTTPConnection("127.0.0.1", daemon.port, timeout=30)
     try:
-        types = {"Content-Type": "application/json", "Accept": "application/json, text/event-stream"}
-        connection.request("POST", path, json.dumps(body), {**types, **headers})
+        kinds = "application/json, text/event-stream"
+        sent = {"Content-Type": "application/json", "Accept": kinds, **headers}
+        connection.request("POST", path, json.dumps(body), sent)
         response = connection.getresponse()
         return Answer(response.status, response.read().decode())
     finally:
@@ -569,7 +570,7 @@ def test_a_root_that_is_no_full_path_is_refused(resting: TestDaemon) -> None:
 _AS_NOBODY = f"""
 import importlib, os, pkgutil, sys
 import difflib, filelock, tomllib
-import iapeer.cli.main, iapeer.host
+import iapeer.cli.main, iapeer.host.run
 for found in pkgutil.iter_modules(iapeer.cli.__path__, "iapeer.cli."):
     importlib.import_module(found.name)
 os.chdir("/")

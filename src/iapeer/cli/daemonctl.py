@@ -25,7 +25,7 @@ def daemon(call: Call) -> int:
     """Run the router until it is told to end; returns its exit status."""
     port = call.get("port")
     settings = load_settings({"port": None if port is None else parse_port(port, "--port")})
-    from iapeer.host import run_daemon
+    from iapeer.host.run import run_daemon
 
     def ready(line: str) -> None:
         output.warn(line)

@@ -78,7 +78,7 @@ def remove(call: Call) -> int:
         path = wire.peer_path(name, "remove")
         done = wire.ask("POST", path, {"force": force}, timeout_s=REMOVE_TIMEOUT_S)["result"]
     except DaemonDown:
-        from iapeer.host import offline_remove
+        from iapeer.host.offline import offline_remove
 
         done = offline_remove(load_settings(), name, force=force)
     except IapeerError as error:
@@ -106,7 +106,7 @@ def rename(call: Call) -> int:
     try:
         done = wire.ask("POST", wire.peer_path(old, "rename"), {"to": new})["result"]
     except DaemonDown:
-        from iapeer.host import offline_rename
+        from iapeer.host.offline import offline_rename
 
         done = offline_rename(load_settings(), old, new)
     if call.has("json"):

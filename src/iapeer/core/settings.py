@@ -58,6 +58,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     composer_poll_ms: int = 500
     composer_timeout_ms: int = 120_000
     busy_poll_ms: int = 250
+    api_error_hold_s: float = 60.0
+    """How long new messages wait after a turn that ended with an API error of unknown length."""
     ttl_s: float = 7 * 86400.0
     body_retention_s: float = 30 * 86400.0
     metadata_retention_s: float = 180 * 86400.0
@@ -65,6 +67,17 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     lane_mailbox: int = 1000
     queue_limit: int = 5000
     """Undelivered messages per recipient; one more is refused at send."""
+    pair_bucket: float = 300.0
+    """Messages one sender may send one recipient at once; then `pair_refill` a second."""
+    pair_refill: float = 2.0
+    host_bucket: float = 10_000.0
+    host_refill: float = 500.0
+    repeat_limit: int = 5
+    """The same text from one sender to one recipient within `repeat_window_s`; programs exempt."""
+    repeat_window_s: float = 60.0
+    depth_limit: int = 200
+    """Messages that may follow from one another without a person; then one per interval."""
+    depth_interval_s: float = 60.0
     notice_coalesce_s: float = 60.0
     busy_timeout_s: float = 5.0
     """How long a ledger connection waits for another process."""

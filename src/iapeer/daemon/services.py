@@ -1,4 +1,4 @@
-"""What the edges are given: the ports of the heart, bound to classes by `host.py` only."""
+"""What the edges are given: the ports of the heart, bound to classes by `host/` only."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ here takes a connection inside a transaction and values, and waits for nothing.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from sqlite3 import Connection
@@ -33,12 +33,16 @@ from .journal import STOPPED
 
 @dataclass(frozen=True)
 class SendRequest:
-    """One call: `path` names the entrance (`mcp`, `cli`, `http`), `key` makes it repeatable."""
+    """One call: `path` names the entrance (`mcp`, `cli`, `http`), `key` makes it repeatable.
+
+    `depth` counts the messages of peers that led to it; 0 for a person's own.
+    """
 
     caller: Caller
     draft: Draft
     path: str
     key: str | None = None
+    depth: int = 0
 
 
 @dataclass(frozen=True)
@@ -58,7 +62,10 @@ class Admission:
         registry: Registry,
         catalog: Catalog,
         environ: Mapping[str, str],
+        guard: Callable[[NewMessage], None] = lambda _message: None,
     ) -> None:
+        """`guard` may refuse a message as the last thing before it is stored."""
+        self._guard = guard
         self._settings = settings
         self._registry = registry
         self._catalog = catalog
@@ -108,7 +115,9 @@ class Admission:
                 return Accepted(_same_message(conn, known, message), repeated=True)
         self._check_startable(identity, record)
         self._check_taking(conn, message)
+        self._guard(message)
         row = messages.accept(conn, message, now)
+        messages.note_answer(conn, row)
         if message.key is not None:
             upkeep.remember_key(
                 conn,
@@ -159,6 +168,7 @@ class Admission:
             pinned=draft.runtime is not None,
             topic=(draft.topic or "").strip() or None,
             attachments=draft.attachments,
+            depth=request.depth,
             key=request.key,
         )
 

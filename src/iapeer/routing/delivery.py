@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from iapeer.core.states import Event, HoldReason, MessageState
+from iapeer.core.states import Event, HoldReason, MessageState, TurnEnd
 from iapeer.sessions.doors.port import Door, HandOver
 from iapeer.storage.faults import fault
 from iapeer.storage.ledger.rows import MessageRow
 
+from .apipause import ApiPause
 from .journal import Journal, envelope_of
 from .letters import Observed, Session
 from .proofs import HUMAN_DEPTH, Taken
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from .services import LaneServices
 
 _UNKNOWN = frozenset({HandOver.UNCERTAIN, HandOver.UNSHOWN})
+COMPOSER_NOTICE = "someone is typing there; it will arrive, do not resend"
 SETTLE_POLL_S = 0.25
 """Between two looks at an attempt whose end nobody saw."""
 
@@ -36,6 +38,9 @@ class Deliverer:
         self.depth = HUMAN_DEPTH
         """Causal depth of the newest input of the running turn."""
         self._since: dict[tuple[str, MessageState], float] = {}
+        self._pause = ApiPause(journal, services)
+        self._composer_since: float | None = None
+        self._composer_told = False
         self._unproven: set[str] = set()
         """Landed long ago in a session that is idle: it will not prove them any more."""
 
@@ -55,17 +60,41 @@ class Deliverer:
             await self._journal.hold(HoldReason.BUSY)
             return None if door.acks else await self._wait_for_proof(session, door, waiting)
         head = await self._journal.next()
+        left = await self._pause.left_s()
         if head is None:
-            return None if door.acks or not waiting else self._s.settings.evidence_s
+            self._composer_since = None
+            return left if door.acks or not waiting else self._s.settings.evidence_s
+        if left is not None:
+            await self._journal.hold(HoldReason.API_ERROR)
+            return left
         reason = await door.probe(session)
+        await self._mind_composer(reason)
         if reason is not None:
             await self._journal.hold(reason)
             return self._poll_s(reason)
         await self._hand_over(session, door, head)
         return 0.0
 
+    async def _mind_composer(self, reason: HoldReason | None) -> None:
+        """Once per episode: tell the senders that somebody has been typing for long."""
+        now = self._s.clock.monotonic()
+        if reason != HoldReason.COMPOSER:
+            self._composer_since = None
+            return
+        if self._composer_since is None:
+            self._composer_since, self._composer_told = now, False
+        limit_s = self._s.settings.composer_timeout_ms / 1000
+        if not self._composer_told and now - self._composer_since >= limit_s:
+            self._composer_told = True
+            rows = await self._journal.waiting()
+            self._s.notices.waiting(rows, COMPOSER_NOTICE)
+            self._s.log(
+                "composer-draft", identity=self._journal.identity.address, waiting=len(rows)
+            )
+
     def forget(self) -> None:
         """Begin with a new session."""
+        self._composer_since = None
         self._unproven.clear()
         self._since.clear()
         self.depth = HUMAN_DEPTH
@@ -76,6 +105,9 @@ class Deliverer:
         self._unproven.difference_update(taken.seen)
         if taken.depth is not None:
             self.depth = taken.depth
+        for end, ids in taken.ended:
+            if end == TurnEnd.API_ERROR:
+                await self._pause.begin(ids)
         return taken
 
     async def _hand_over(self, session: Session, door: Door, row: MessageRow) -> None:

@@ -109,7 +109,7 @@ class FleetService:
             await self._lanes.drop(record.uid)
         for row in failed:
             self._s.waits.changed(row.id)
-            self._s.tell_sender(row)
+            self._s.notices.failed(row)
         self._s.log("remove", personality=personality, action=report.action)
         return {
             "personality": personality,

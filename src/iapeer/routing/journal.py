@@ -16,6 +16,7 @@ from iapeer.sessions.evidence import Fact
 from iapeer.storage.ledger import marks, messages, queries, turns
 from iapeer.storage.ledger import sessions as rows
 from iapeer.storage.ledger.rows import MessageRow, NewSession
+from iapeer.storage.ledger.schema import UNDELIVERED_SQL
 
 from . import proofs
 
@@ -32,7 +33,8 @@ FAULT_WINDOW_S = 300.0
 DEATHS_PER_MESSAGE = 2
 """Sessions that may die in the turn that read a message before it is a dead letter."""
 MAX_ATTEMPTS = 5
-"""Hand-overs that ended without proof; then the message fails instead of going round for ever."""
+"""Hand-overs that may have been seen and ended without proof; then the message fails instead of
+going round for ever. One that provably never reached its reader goes round until it does."""
 
 
 class Journal:
@@ -51,12 +53,17 @@ class Journal:
         )
         return found[0] if found else None
 
-    async def wants_reader(self) -> bool:
-        """Whether a session should be started: a notice of the core alone wakes nobody."""
-        waiting = await self._s.ledger.read(
+    async def waiting(self) -> list[MessageRow]:
+        """Return what waits, the oldest first, at most a hundred."""
+        return await self._s.ledger.read(
             lambda c: queries.pending(c, self.uid, self.identity.runtime)
         )
-        return any(row.sender != CORE_ADDRESS for row in waiting)
+
+    async def wants_reader(self) -> bool:
+        """Whether a session should be started: a notice of the core alone wakes nobody."""
+        where = f"to_uid = ? AND runtime = ? AND sender <> ? AND {UNDELIVERED_SQL}"
+        values = (self.uid, self.identity.runtime, CORE_ADDRESS)
+        return bool(await self._s.ledger.read(lambda c: queries.select(c, where, values, 1)))
 
     async def outstanding(self, session_id: str) -> list[MessageRow]:
         """Return what a session has in flight, or landed and not proven."""
@@ -119,7 +126,7 @@ class Journal:
                 back = messages.advance(
                     conn, row.id, Event.RETURN, now=now, reason=reason, mark_dup=dup
                 )
-                if back.attempt >= MAX_ATTEMPTS:
+                if dup and back.attempt >= MAX_ATTEMPTS:
                     why = f"{back.attempt} attempts without proof; last: {reason}"
                     back = messages.advance(conn, row.id, Event.FAIL, now=now, reason=why)
                 after.append(back)
@@ -182,7 +189,7 @@ class Journal:
         for row in changed:
             self._s.waits.changed(row.id)
             if row.state == MessageState.FAILED:
-                self._s.tell_sender(row)
+                self._s.notices.failed(row)
 
     async def fault(self, kind: str, detail: str) -> None:
         """Remember that a boot failed or a session died by nobody's will."""

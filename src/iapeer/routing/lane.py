@@ -104,6 +104,11 @@ class Lane:
         """Post evidence of this session's own hook or reader."""
         self._report(observed)
 
+    @property
+    def depth(self) -> int:
+        """Causal depth of what its session read last in the running turn; -1 without one."""
+        return self._deliverer.depth
+
     def adopt(self, row: SessionRow) -> None:
         """Before `run`: the ledger says that this session lives."""
         self._adoptee = row
@@ -245,9 +250,12 @@ class Lane:
         if session is None:
             await endings.bury(row, self._journal, self._s)
             self.phase = Phase.ASLEEP
+            if self._wakers:
+                self._boot_now()
         else:
             self._s.log("adopt", identity=self.identity.address, session=session.id)
             await self._go_live(session)
+            self._answer_wakers(None)
         self._work = True
 
     async def _go_live(self, session: Session) -> None:

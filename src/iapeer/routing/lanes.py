@@ -86,6 +86,11 @@ class Lanes:
         lane = self._lanes.get(key)
         return lane.phase if lane else Phase.ASLEEP
 
+    def depth(self, key: Key) -> int:
+        """Return the causal depth of what this identity would send now; 0 is a person's own."""
+        lane = self._lanes.get(key)
+        return lane.depth + 1 if lane else 0
+
     def is_stopped(self, key: Key) -> bool:
         """Whether `stop` was the last word."""
         lane = self._lanes.get(key)
@@ -141,7 +146,7 @@ class Lanes:
         expired = await self._s.ledger.write(lambda c: messages.expire_due(c, now))
         for row in expired:
             self._s.waits.changed(row.id)
-            self._s.tell_sender(row)
+            self._s.notices.failed(row)
         await self._s.ledger.write(
             lambda c: upkeep.purge(c, now, settings.body_retention_s, settings.metadata_retention_s)
         )
@@ -156,7 +161,7 @@ class Lanes:
         failed = await self._s.ledger.write(lambda c: messages.fail_for_uid(c, uid, reason, now))
         for row in failed:
             self._s.waits.changed(row.id)
-            self._s.tell_sender(row)
+            self._s.notices.failed(row)
         return failed
 
 

@@ -1,6 +1,6 @@
 """How the edges reach the heart, and how the heart reaches up: protocols and the values they carry.
 
-`host.py` is the only place that binds these to classes.
+`host/` is the only place that binds these to classes.
 """
 
 from __future__ import annotations

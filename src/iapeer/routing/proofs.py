@@ -15,6 +15,7 @@ from iapeer.storage.ledger import messages, queries, turns
 from iapeer.storage.ledger import sessions as rows
 from iapeer.storage.ledger.rows import MessageRow
 
+_WAITING = (MessageState.ACCEPTED, MessageState.HELD)
 HUMAN_DEPTH = -1
 """Nothing of a peer is behind what is written now: a person's input, or no turn at all."""
 
@@ -36,6 +37,7 @@ class Taken:
 def take(conn: Connection, session_id: str, facts: Sequence[Fact], now: float) -> Taken:
     """Take facts of one session's own record, in order; only ids in flight for it count."""
     open_rows = {row.id: row for row in queries.outstanding(conn, session_id)}
+    open_rows.update(_given_back(conn, session_id, facts))
     taken = Taken()
     for fact in facts:
         match fact.kind:
@@ -50,6 +52,16 @@ def take(conn: Connection, session_id: str, facts: Sequence[Fact], now: float) -
             case "turn_start" | "dequeue":
                 pass
     return taken
+
+
+def _given_back(conn: Connection, session_id: str, facts: Sequence[Fact]) -> dict[str, MessageRow]:
+    """Return what was given up too early: it waits again, and this session read it after all."""
+    found = {i: queries.get(conn, i) for fact in facts if fact.kind == "user" for i in fact.ids}
+    return {
+        i: row
+        for i, row in found.items()
+        if row is not None and row.session_id == session_id and row.state in _WAITING
+    }
 
 
 def set_offset(conn: Connection, session_id: str, offset: int) -> None:

@@ -74,7 +74,8 @@ class Router:
         self, caller: Caller, draft: Draft, *, path: str, key: str | None = None
     ) -> SendResult:
         """Accept `draft` and wait by the waiting rule; see `ports.Postman`."""
-        request = SendRequest(caller=caller, draft=draft, path=path, key=key)
+        depth = self._lanes.depth((caller.record.uid, caller.identity.runtime))
+        request = SendRequest(caller=caller, draft=draft, path=path, key=key, depth=depth)
         sending = _Sending(request, self._g.clock.monotonic())
         try:
             result = await self._send(sending)

@@ -14,7 +14,6 @@ from iapeer.sessions.doors.port import Door
 from iapeer.sessions.launch import Launcher
 from iapeer.sessions.notify import Notifier
 from iapeer.sessions.process import Deaths
-from iapeer.storage.ledger.rows import MessageRow
 from iapeer.storage.ledger.store import Ledger
 
 from .presence import Decide
@@ -22,6 +21,7 @@ from .waits import Waits
 
 if TYPE_CHECKING:
     from .lane import Lane
+    from .notices import Notices
 
 
 class LifecycleLog(Protocol):
@@ -48,7 +48,6 @@ class LaneServices:
     decide: Decide
     log: LifecycleLog
     exits: Callable[[Mapping[str, object]], None]
-    tell_sender: Callable[[MessageRow], None]
-    """Called after the commit that made a message final without success."""
+    notices: Notices
     by_session: dict[str, Lane] = field(default_factory=dict)
     """Which lane a live session belongs to."""

@@ -180,7 +180,7 @@ def delivery_record(now: float, delivery: Delivery) -> str:
             ("qd", delivery.queue_depth if queued else None),
             ("ms", delivery.elapsed_ms),
             ("len", delivery.length),
-            ("att", delivery.attachments),
+            ("att", delivery.attachments or None),
             ("topic", delivery.topic),
             ("err", None if ok else delivery.error),
             ("id", delivery.message_id),

@@ -25,7 +25,7 @@ from iapeer.core.outcomes import SendResult
 from iapeer.core.settings import Settings, make_settings
 from iapeer.daemon.server import DaemonServer
 from iapeer.daemon.services import Services
-from iapeer.host import running_daemon
+from iapeer.host.run import running_daemon
 from iapeer.registry.admin import BirthRules, CreateSpec, create
 from iapeer.registry.caller import Caller, resolve_caller
 from iapeer.registry.index import Registry
@@ -118,13 +118,14 @@ class House:
 
     async def start(self) -> None:
         ports: list[Services] = []
+        init = DaemonServer.__init__
 
-        def server(settings: Settings, services: Services) -> DaemonServer:
+        def keep(server: DaemonServer, settings: Settings, services: Services) -> None:
             ports.append(services)
-            return DaemonServer(settings, services)
+            init(server, settings, services)
 
         async with AsyncExitStack() as stack:
-            with mock.patch("iapeer.host.DaemonServer", server):
+            with mock.patch.object(DaemonServer, "__init__", keep):
                 daemon = await stack.enter_async_context(
                     running_daemon(self.settings, self.environ)
                 )

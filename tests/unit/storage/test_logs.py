@@ -229,7 +229,7 @@ def test_a_queued_message_names_its_queue() -> None:
         ),
     )
     assert line.endswith(
-        "to=bob ok=true via=claude-bob woke=false queued=true qkind=composer qd=3 ms=1 len=5 att=0"
+        "to=bob ok=true via=claude-bob woke=false queued=true qkind=composer qd=3 ms=1 len=5"
     )
 
 
@@ -249,7 +249,7 @@ def test_a_refused_message_has_its_error_and_neither_via_nor_woke() -> None:
         ),
     )
     assert line.endswith(
-        'caller=claude-ann to=bob ok=false ms=1 len=5 att=0 err="peer \\"bob\\"\\nis stopped"'
+        'caller=claude-ann to=bob ok=false ms=1 len=5 err="peer \\"bob\\"\\nis stopped"'
     )
 
 

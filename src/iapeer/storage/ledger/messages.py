@@ -9,6 +9,7 @@ Callers find the questions (`queries`) and the keys and retention (`upkeep`) her
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import msgspec
@@ -139,6 +140,11 @@ def note_answer(conn: sqlite3.Connection, answer: MessageRow) -> str | None:
         return None
     conn.execute("UPDATE messages SET answered_by = ? WHERE id = ?", (answer.id, found[0]))
     return str(found[0])
+
+
+def mark_told(conn: sqlite3.Connection, ids: Iterable[str]) -> None:
+    """Note that the senders of these messages know how they ended, or can't be told."""
+    conn.executemany("UPDATE messages SET told = 1 WHERE id = ?", [(i,) for i in ids])
 
 
 def begin_attempt(

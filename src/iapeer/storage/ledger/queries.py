@@ -123,6 +123,11 @@ def undelivered_identities(conn: sqlite3.Connection) -> list[Waiting]:
     return [Waiting(*values) for values in found]
 
 
+def untold(conn: sqlite3.Connection, limit: int = 1000) -> list[MessageRow]:
+    """Return messages that ended without success and whose senders were not told, in order."""
+    return select(conn, "state IN ('failed', 'expired') AND told = 0", (), limit)
+
+
 def search(
     conn: sqlite3.Connection,
     *,

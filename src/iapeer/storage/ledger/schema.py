@@ -44,6 +44,7 @@ _VERSION_1 = (
         woke INTEGER NOT NULL DEFAULT 0,
         purged INTEGER NOT NULL DEFAULT 0,
         answered_by TEXT NOT NULL DEFAULT '',
+        told INTEGER NOT NULL DEFAULT 0,
         accepted_at REAL NOT NULL,
         changed_at REAL NOT NULL,
         accepted_ts TEXT NOT NULL,
@@ -62,6 +63,8 @@ _VERSION_1 = (
     f"CREATE INDEX messages_ttl ON messages (expires_at) WHERE {UNDELIVERED_SQL}",
     f"CREATE INDEX messages_session ON messages (session_id, seq) WHERE {OUTSTANDING_SQL}",
     f"CREATE INDEX messages_out ON messages (to_uid, runtime, seq) WHERE {OUTSTANDING_SQL}",
+    "CREATE INDEX messages_untold ON messages (seq)"
+    " WHERE state IN ('failed', 'expired') AND told = 0",
     "CREATE INDEX messages_answer ON messages (to_uid, sender_uid, seq)",
     """
     CREATE TABLE turns (

@@ -1,8 +1,4 @@
-"""The composition root: the only place that knows everybody.
-
-`run_daemon` is the daemon: it opens in one order and closes in the reverse one. The `offline_*`
-functions do with files and ledger what an operator may do while no daemon runs.
-"""
+"""The daemon: everybody is bound to everybody here, opened in one order, closed in the reverse."""
 
 from __future__ import annotations
 
@@ -15,51 +11,46 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from . import __version__
-from .core import env
-from .core.clock import SystemClock
-from .core.errors import IapeerError, PeerLive
-from .core.identity import Identity
-from .core.profile import RegistryRecord
-from .core.settings import Settings
-from .daemon.server import DaemonServer
-from .daemon.services import Services
-from .lifecycle import rules
-from .registry.admin import RemoveRules
-from .registry.admin import remove as remove_peer
-from .registry.index import Registry
-from .registry.profiles import reindex_peer
-from .registry.rename import RenameRules, recover_rename
-from .registry.rename import rename as rename_peer
-from .routing.admission import Admission
-from .routing.fleet import FleetService
-from .routing.inboxes import Inboxes
-from .routing.lanes import Lanes
-from .routing.notices import Notices
-from .routing.router import Guarded, Router
-from .routing.services import LaneServices
-from .routing.tokens import HookEvidence, SessionTokens
-from .routing.waits import Waits
-from .runtimes.catalog import Catalog
-from .sessions import spool
-from .sessions.doors.inbox import InboxDoor
-from .sessions.doors.paste import PaneDoor, PasteDoor
-from .sessions.handoff import sweep_handoffs
-from .sessions.launch import Launcher
-from .sessions.notify import make_notifier
-from .sessions.plan import Surroundings
-from .sessions.process import DeathWatch, is_alive
-from .sessions.tmux import require_tmux
-from .storage.atomic import ensure_private_dir
-from .storage.ledger import marks, messages
-from .storage.ledger import sessions as rows
-from .storage.ledger.offline import offline, offline_read
-from .storage.ledger.store import Ledger
-from .storage.locks import DaemonLock
-from .storage.logs import LogFile, lifecycle_record
-from .storage.paths import Paths
+from iapeer import __version__
+from iapeer.core.clock import SystemClock
+from iapeer.core.errors import IapeerError
+from iapeer.core.settings import Settings
+from iapeer.daemon.server import DaemonServer
+from iapeer.daemon.services import Services
+from iapeer.lifecycle import rules
+from iapeer.registry.index import Registry
+from iapeer.registry.profiles import reindex_peer
+from iapeer.registry.rename import recover_rename
+from iapeer.routing.admission import Admission
+from iapeer.routing.fleet import FleetService
+from iapeer.routing.guards import Attempt, Guards
+from iapeer.routing.inboxes import Inboxes
+from iapeer.routing.lanes import Lanes
+from iapeer.routing.notices import Notices, NoticeServices
+from iapeer.routing.router import Guarded, Router
+from iapeer.routing.services import LaneServices
+from iapeer.routing.tokens import HookEvidence, SessionTokens
+from iapeer.routing.waits import Waits
+from iapeer.runtimes.catalog import Catalog
+from iapeer.sessions import spool
+from iapeer.sessions.doors.inbox import InboxDoor
+from iapeer.sessions.doors.paste import PaneDoor, PasteDoor
+from iapeer.sessions.handoff import sweep_handoffs
+from iapeer.sessions.launch import Launcher
+from iapeer.sessions.notify import make_notifier
+from iapeer.sessions.plan import Surroundings
+from iapeer.sessions.process import DeathWatch
+from iapeer.sessions.tmux import require_tmux
+from iapeer.storage.atomic import ensure_private_dir
+from iapeer.storage.ledger import messages
+from iapeer.storage.ledger.offline import offline
+from iapeer.storage.ledger.store import Ledger
+from iapeer.storage.locks import DaemonLock
+from iapeer.storage.logs import LogFile, lifecycle_record
+from iapeer.storage.paths import Paths
+
+from .common import open_registry
 
 
 @dataclass
@@ -107,7 +98,7 @@ async def running_daemon(settings: Settings, environ: Mapping[str, str]) -> Asyn
         stack.callback(lock.release)
         ledger = Ledger.open(paths.ledger, settings.busy_timeout_s)
         stack.callback(ledger.close)
-        registry = _registry(paths, environ)
+        registry = open_registry(paths, environ)
         with contextlib.suppress(IapeerError):
             # A registry that can't be written is reported by `status`; it must not stop mail.
             _recover(paths, registry)
@@ -125,7 +116,7 @@ async def running_daemon(settings: Settings, environ: Mapping[str, str]) -> Asyn
             values = dict(fields)
             exits_log.append(lifecycle_record(clock.now(), str(values.pop("ev")), **values))
 
-        notices = Notices(ledger, registry, clock, settings, log)
+        notices = Notices(NoticeServices(ledger, registry, clock, settings, log))
         stack.push_async_callback(notices.close)
         deaths, notifier = DeathWatch(), make_notifier()
         stack.callback(deaths.close)
@@ -161,16 +152,21 @@ async def running_daemon(settings: Settings, environ: Mapping[str, str]) -> Asyn
             decide=rules.bind(settings),
             log=log,
             exits=exits,
-            tell_sender=notices.failed,
+            notices=notices,
         )
         lanes = Lanes(services)
         notices.deliver = lanes.work
         delivery_log = LogFile(paths.delivery_log, settings.log_max_bytes, settings.log_keep)
+
+        def too_deep(attempt: Attempt) -> None:
+            log("too-deep", sender=attempt.sender, to=attempt.recipient, depth=attempt.depth)
+
+        guards = Guards(settings, clock, too_deep)
         guarded = Guarded(
             settings=settings,
             clock=clock,
             ledger=ledger,
-            admission=Admission(settings, registry, catalog, environ),
+            admission=Admission(settings, registry, catalog, environ, guards.admit),
         )
         server = DaemonServer(
             settings,
@@ -188,55 +184,8 @@ async def running_daemon(settings: Settings, environ: Mapping[str, str]) -> Asyn
         await server.start()
         stack.push_async_callback(server.stop)
         lanes.start()
+        await notices.resume()
         yield Daemon(server, lanes)
-
-
-def offline_remove(settings: Settings, name: str, *, force: bool) -> dict[str, Any]:
-    """Remove a peer while no daemon runs. Raises PeerLive when its session outlived the daemon."""
-    paths = Paths(settings.root)
-    failed: list[str] = []
-
-    def purge(uid: str, gone: RegistryRecord) -> None:
-        if not paths.ledger.exists():
-            return
-        clock = SystemClock()
-        with offline(paths.ledger, settings.busy_timeout_s) as conn:
-            reason = f"peer {gone.personality} was removed"
-            failed.extend(row.id for row in messages.fail_for_uid(conn, uid, reason, clock.now()))
-            marks.drop_uid(conn, uid, clock.now())
-
-    def is_live(identity: Identity) -> bool:
-        if _outlived(paths, settings, identity):
-            raise PeerLive(
-                f"{identity.address} runs, and no daemon does to end it",
-                hint="start the daemon, then remove it",
-            )
-        return False
-
-    registry = _registry(paths, os.environ)
-    report = remove_peer(paths, registry, name, RemoveRules(is_live, purge, force=force))
-    return {
-        "personality": name,
-        "action": report.action,
-        "cwd": report.cwd,
-        "purged": list(report.purged),
-        "failed_messages": failed,
-    }
-
-
-def offline_rename(settings: Settings, old: str, new: str) -> dict[str, Any]:
-    """Rename a peer while no daemon runs. Raises PeerLive when its session outlived the daemon."""
-    paths = Paths(settings.root)
-    rules_ = RenameRules(
-        is_live=lambda identity: _outlived(paths, settings, identity),
-        rename_state=lambda uid, _old, name: _retarget(paths, settings, uid, name),
-    )
-    report = rename_peer(paths, _registry(paths, os.environ), old, new, rules_)
-    return {"old": report.old, "new": report.new, "cwd": report.cwd, "action": report.action}
-
-
-def _registry(paths: Paths, environ: Mapping[str, str]) -> Registry:
-    return Registry(paths, sandbox=environ.get(env.TEST_SANDBOX) == "1")
 
 
 def _recover(paths: Paths, registry: Registry) -> None:
@@ -250,24 +199,3 @@ def _recover(paths: Paths, registry: Registry) -> None:
     for record in registry.snapshot():
         if not record.uid and Path(record.cwd).is_dir():
             reindex_peer(registry, Path(record.cwd))
-
-
-def _retarget(paths: Paths, settings: Settings, uid: str, name: str) -> None:
-    if paths.ledger.exists():
-        with offline(paths.ledger, settings.busy_timeout_s) as conn:
-            messages.retarget(conn, uid, name)
-
-
-def _outlived(paths: Paths, settings: Settings, identity: Identity) -> bool:
-    """Whether a session of this identity still runs, by the ledger and the process table."""
-    if not paths.ledger.exists():
-        return False
-    with offline_read(paths.ledger, settings.busy_timeout_s) as conn:
-        live = rows.live_sessions(conn)
-    return any(
-        (row.runtime, row.personality) == (identity.runtime, identity.personality)
-        and row.server_pid is not None
-        and row.server_start is not None
-        and is_alive(row.server_pid, int(row.server_start))
-        for row in live
-    )

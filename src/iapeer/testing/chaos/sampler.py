@@ -1,0 +1,154 @@
+"""Looks at the process table all the time: two sessions of one identity, texts on command lines."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import psutil
+
+from iapeer.core import env
+from iapeer.sessions.process import is_alive, start_time
+
+from .bodies import MARKER
+from .fleet import Fleet
+from .history import History, Leak, Stray, Twins
+
+EVERY_S = 0.4
+_AGENT = "iapeer.apps.demo_agent"
+
+
+@dataclass(frozen=True)
+class Agent:
+    """A running agent program of this root."""
+
+    pid: int
+    start: int
+    identity: str
+    session: str
+
+
+class Sampler:
+    """One thread; `samples` says how often it looked."""
+
+    def __init__(self, fleet: Fleet, history: History) -> None:
+        self._fleet = fleet
+        self._history = history
+        self._stop = threading.Event()
+        self._leaks: set[str] = set()
+        self._twins: set[tuple[str, str]] = set()
+        self._thread = threading.Thread(target=self._run, name="sampler", daemon=True)
+        self.samples = 0
+
+    def start(self) -> None:
+        """Begin to look."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Look no more; bounded."""
+        self._stop.set()
+        if self._thread.is_alive():
+            self._thread.join(10.0)
+
+    def _run(self) -> None:
+        while not self._stop.wait(EVERY_S):
+            self.look()
+
+    def look(self) -> None:
+        """Take one sample and write down what is wrong."""
+        self.samples += 1
+        by_identity: dict[str, list[Agent]] = defaultdict(list)
+        for agent in self._agents():
+            by_identity[agent.identity].append(agent)
+        for identity, found in by_identity.items():
+            if len({agent.session for agent in found}) > 1 and _overlap(found):
+                self._note_twins(identity, sorted(agent.session for agent in found))
+        rows: dict[str, list[str]] = defaultdict(list)
+        for row in self._fleet.live_sessions():
+            rows[f"{row.runtime}-{row.personality}"].append(row.id)
+        for identity, ids in rows.items():
+            if len(ids) > 1:
+                self._note_twins(identity, sorted(ids))
+
+    def _note_twins(self, identity: str, sessions: list[str]) -> None:
+        detail = f"sessions {', '.join(s[:8] for s in sessions)}"
+        if (identity, detail) not in self._twins:
+            self._twins.add((identity, detail))
+            self._history.add(Twins(identity=identity, detail=detail, at=time.time()))
+
+    def _agents(self) -> Iterator[Agent]:
+        root = str(self._fleet.daemon.root)
+        for process in psutil.process_iter():
+            try:
+                words = process.cmdline()
+                if any(MARKER in word for word in words):
+                    self._note_leak(words)
+                if _AGENT not in words:
+                    continue
+                variables = process.environ()
+            except psutil.Error:
+                continue
+            start = start_time(process.pid)
+            if start is not None and variables.get(env.ROOT) == root:
+                identity = variables.get(env.PEER_IDENTITY, "")
+                yield Agent(process.pid, start, identity, variables.get(env.SESSION_ID, ""))
+
+    def _note_leak(self, words: list[str]) -> None:
+        where = f"command line of {words[0]} {words[1] if len(words) > 1 else ''}"
+        if where not in self._leaks:
+            self._leaks.add(where)
+            self._history.add(Leak(where=where))
+
+    def at_rest(self) -> None:
+        """At the end, with the daemon stopped: look for strays and read the logs."""
+        known = {
+            (pid, int(start))
+            for row in self._fleet.live_sessions()
+            for pid, start in ((row.server_pid, row.server_start), (row.pane_pid, row.pane_start))
+            if pid and start is not None
+        }
+        for agent in self._agents():
+            if (agent.pid, agent.start) not in known and is_alive(agent.pid, agent.start):
+                self._history.add(Stray(detail=f"agent of {agent.identity}, {agent.session}"))
+        for pid, start in self.servers():
+            if (pid, start) not in known and is_alive(pid, start):
+                self._history.add(Stray(detail="a tmux server"))
+        self._read_logs()
+
+    def servers(self) -> Iterator[tuple[int, int]]:
+        """Yield (pid, start) of every tmux process on a socket of this root."""
+        folder = str(self._fleet.daemon.root)
+        for process in psutil.process_iter():
+            try:
+                words = process.cmdline()
+            except psutil.Error:
+                continue
+            is_tmux = bool(words) and "tmux" in words[0].rpartition("/")[2]
+            if is_tmux and any(word.startswith(folder) for word in words):
+                start = start_time(process.pid)
+                if start is not None:
+                    yield process.pid, start
+
+    def _read_logs(self) -> None:
+        """Pane logs hold screens by design, with the mode of one; nothing else may."""
+        paths = self._fleet.paths
+        logs = [p for p in paths.logs.rglob("*") if p.is_file()]
+        for path in [*logs, self._fleet.daemon.base / "daemon.err"]:
+            if path.exists() and MARKER.encode() in path.read_bytes():
+                self._history.add(Leak(where=f"log {path.name}"))
+
+
+def _overlap(found: list[Agent]) -> bool:
+    """Prove that two of different sessions live at one moment: alive, the other, alive again."""
+    for first in found:
+        for second in found:
+            if first.session != second.session and (
+                is_alive(first.pid, first.start)
+                and is_alive(second.pid, second.start)
+                and is_alive(first.pid, first.start)
+            ):
+                return True
+    return False

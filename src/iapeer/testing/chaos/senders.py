@@ -1,0 +1,217 @@
+"""Those who send: over the unix socket, by the command line, and by MCP as a live agent."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from random import Random
+from typing import Any
+
+import psutil
+
+from iapeer.client import hot
+from iapeer.core import env
+
+from .bodies import body_of
+from .fleet import Fleet
+from .history import Call, History, Outcome
+
+NUMBERS_EACH = 1_000_000
+"""Each sender's numbers begin at its place times this."""
+MCP_S = 40.0
+CROWDED = 40
+"""A recipient with more undelivered messages is given time."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What came of one attempt to send."""
+
+    outcome: Outcome
+    message_id: str = ""
+    state: str = ""
+    code: str = ""
+    depth: int = 0
+
+
+class Pace:
+    """Lets senders go on as far as the plan has come, and counts what they sent."""
+
+    def __init__(self, messages: int) -> None:
+        self.messages = messages
+        self.sent = 0
+        self.done = threading.Event()
+        self._allowed = 0
+        self._lock = threading.Lock()
+
+    def allow(self, total: int) -> None:
+        """Let `total` messages be sent in all."""
+        self._allowed = min(self.messages, total)
+
+    def take(self) -> bool:
+        """Wait for leave to send one more; False when there is nothing more to send."""
+        while not self.done.is_set():
+            with self._lock:
+                if self.sent >= self.messages:
+                    return False
+                if self.sent < self._allowed:
+                    self.sent += 1
+                    return True
+            self.done.wait(0.02)
+        return False
+
+
+@dataclass
+class Sender:
+    """One sender: its calls are one after the other, so its numbers are in its order."""
+
+    place: int
+    personality: str
+    way: Callable[[Sender, str, int], Answer]
+    path: Any
+    fleet: Fleet
+    history: History
+    pace: Pace
+    seed: int
+
+    def run(self) -> None:
+        """Send until the pace says that it is enough."""
+        random = Random(f"{self.seed}-{self.place}")  # noqa: S311 - variety that can be repeated
+        number = (self.place + 1) * NUMBERS_EACH
+        address = self.fleet.address(self.personality)
+        readers = [name for name in self.fleet.readers if name != self.personality]
+        while self.pace.take():
+            number += 1
+            reader = random.choice(readers)
+            began = time.time()
+            answer = self.way(self, reader, number)
+            self.history.add(
+                Call(
+                    number=number,
+                    sender=address,
+                    recipient=self.fleet.address(reader),
+                    path=self.path,
+                    outcome=answer.outcome,
+                    began=began,
+                    ended=time.time(),
+                    message_id=answer.message_id,
+                    state=answer.state,
+                    code=answer.code,
+                )
+            )
+            if answer.outcome == "unknown":
+                self.fleet.up.wait(2.0)
+            crowd = min(2.0, max(0.0, (answer.depth - CROWDED) * 0.05))
+            self.pace.done.wait(random.uniform(0.0, 0.15) + crowd)
+
+
+def by_socket(sender: Sender, reader: str, number: int) -> Answer:
+    """Send as a program of this account does."""
+    fields = {
+        "to": reader,
+        "message": body_of(number),
+        "from": sender.fleet.address(sender.personality),
+    }
+    try:
+        status, answer = hot.request(
+            "POST",
+            "/api/v1/send",
+            fields,
+            socket_path=sender.fleet.daemon.socket,
+            timeout_s=hot.SEND_TIMEOUT_S,
+        )
+    except hot.DaemonUnreachable as error:
+        never_asked = isinstance(error.__cause__, FileNotFoundError | ConnectionRefusedError)
+        return Answer("refused" if never_asked else "unknown", code="unreachable")
+    except hot.BadAnswer:
+        return Answer("unknown", code="bad_answer")
+    return read_answer(status, answer)
+
+
+def read_answer(status: int, answer: object) -> Answer:
+    """Return what an HTTP answer says: a 5xx leaves open whether the message was kept."""
+    if not isinstance(answer, dict):
+        return Answer("unknown", code=str(status))
+    if status < 400 and answer.get("ok") is True:
+        return _ok(answer)
+    code = str((answer.get("error") or {}).get("code", status))
+    # `failed` and `expired`: it was stored, and what became of it is the answer.
+    is_open = status >= 500 or code in ("failed", "expired", "timeout")
+    return Answer("unknown" if is_open else "refused", code=code)
+
+
+def by_command(sender: Sender, reader: str, number: int) -> Answer:
+    """Send as a person does, the text on stdin."""
+    words = ["send", reader, "--message-file", "-", "--json"]
+    words += ["--from", sender.fleet.address(sender.personality)]
+    try:
+        done = subprocess.run(
+            [sys.executable, "-P", "-m", "iapeer", *words],
+            input=body_of(number),
+            env=sender.fleet.daemon.environ,
+            cwd=sender.fleet.daemon.base,
+            capture_output=True,
+            encoding="utf-8",
+            timeout=60,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return Answer("unknown", code="timeout")
+    if done.returncode:
+        refused = "no daemon is running on" in done.stderr
+        return Answer("refused" if refused else "unknown", code=f"exit {done.returncode}")
+    return _ok(json.loads(done.stdout))
+
+
+def by_mcp(sender: Sender, reader: str, number: int) -> Answer:
+    """Send as the agent itself does: with the token of its live session, by the MCP tool."""
+    address = sender.fleet.address(sender.personality)
+    sessions = [s for s in sender.fleet.live_sessions() if s.personality == sender.personality]
+    try:
+        variables = psutil.Process(sessions[-1].pane_pid or 0).environ() if sessions else {}
+    except psutil.Error:
+        variables = {}
+    url, token = variables.get(env.MCP_URL), variables.get(env.SESSION_TOKEN)
+    if not url or not token:
+        time.sleep(0.3)
+        return Answer("refused", code="no session to speak from")
+    headers = {"X-IAPeer-Identity": address, "Authorization": f"Bearer {token}"}
+    arguments = {"personality": reader, "message": body_of(number)}
+    try:
+        result = asyncio.run(asyncio.wait_for(_call_tool(url, headers, arguments), MCP_S))
+    # A connection that breaks under the client comes out as whatever it was doing.
+    except (Exception, BaseExceptionGroup) as error:  # noqa: BLE001
+        return Answer("unknown", code=type(error).__name__)
+    return _ok(result) if result.get("ok") is True else Answer("unknown", code="tool error")
+
+
+async def _call_tool(
+    url: str, headers: dict[str, str], arguments: dict[str, str]
+) -> dict[str, Any]:
+    from mcp.client.session import ClientSession
+    from mcp.client.streamable_http import streamable_http_client
+    from mcp.shared._httpx_utils import create_mcp_http_client
+
+    async with (
+        create_mcp_http_client(headers=headers) as http,
+        streamable_http_client(url, http_client=http, terminate_on_close=False) as (read, write),
+        ClientSession(read, write) as session,
+    ):
+        await session.initialize()
+        answer = await session.call_tool("send_to_peer", arguments)
+    return {} if answer.is_error else dict(answer.structured_content or {})
+
+
+def _ok(answer: dict[str, Any]) -> Answer:
+    return Answer(
+        "ok",
+        message_id=str(answer.get("message_id", "")),
+        state=str(answer.get("state", "")),
+        depth=int(answer.get("queueDepth", 0)),
+    )
