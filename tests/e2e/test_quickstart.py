@@ -104,10 +104,14 @@ def attach(words: list[str], house: TestDaemon) -> str:
     pid, terminal = pty.fork()
     if pid == 0:
         argv = [sys.executable, "-P", "-m", "iapeer", *words]
-        os.execve(sys.executable, argv, {**house.environ, "TERM": "xterm-256color"})
+        environ = {**house.environ, "TERM": "xterm-256color"}
+        os.execve(sys.executable, argv, environ)  # noqa: S606 - the child becomes the command
     try:
-        shown = read_until(terminal, "demo agent as demo-ann")
-        os.write(terminal, b"\x1dd")
+        shown = read_until(terminal, "demo agent · ready")
+        os.write(terminal, b"\x1d")
+        # tmux takes keys that come within 1 ms for a paste, which is no command.
+        time.sleep(0.05)
+        os.write(terminal, b"d")
         shown += read_until(terminal, "detached")
         _, status = wait_until(lambda: ended(pid), 10, "attach to end")
         assert os.waitstatus_to_exitcode(status) == 0, shown

@@ -429,7 +429,8 @@ def test_the_compact_form_is_the_one_of_the_contract() -> None:
         id="abcdefghijkl",
         dup="maybe",
     )
-    assert render_for_agent(encode(envelope), NOW) == (
+    soon = datetime.fromisoformat("2026-07-14T01:24:00+03:00")
+    assert render_for_agent(encode(envelope), soon) == (
         '<iap from="alice" runtime="claude" intelligence="artificial" ts="01:23:45" topic="t"'
         ' id="abcdefghijkl" dup="maybe">\n'
         "IAP message from known peers. Reply via send_to_peer.\n"
@@ -499,5 +500,23 @@ def test_what_is_not_exactly_one_envelope_is_delivered_unchanged(text: str) -> N
 
 
 def test_rendering_twice_changes_nothing_more() -> None:
-    compact = render_for_agent(encode(make("x ]]>", ts="2026-07-13T01:23:45+03:00")), NOW)
+    compact = render_for_agent(encode(make("x ]]>", ts=NOW.isoformat())), NOW)
     assert render_for_agent(compact, NOW) == compact
+
+
+@pytest.mark.parametrize(
+    ("age_s", "said"),
+    [
+        (0, None),
+        (599, None),
+        (600, "10 min ago"),
+        (3 * 3600 + 59 * 60, "3 h ago"),
+        (49 * 3600, "2 d ago"),
+        (-86400, None),
+    ],
+)
+def test_a_late_reader_is_told_how_old_the_message_is(age_s: int, said: str | None) -> None:
+    sent = NOW - timedelta(seconds=age_s)
+    shown = render_for_agent(encode(make(ts=sent.isoformat())), NOW)
+    assert (f'sent="{said}"' in shown) if said else ("sent=" not in shown)
+    assert decode(shown).body == "hi"

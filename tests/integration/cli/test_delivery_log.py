@@ -1,0 +1,49 @@
+"""delivery.log: one line per attempt, from whichever entrance, and never a body."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from iapeer.storage.paths import Paths
+from iapeer.testing.daemon import AskFailed, TestDaemon
+
+pytestmark = pytest.mark.real_tmux
+
+
+@pytest.mark.requirement("send:log:attempt", "logs:delivery:no-body", "logs:delivery:cli")
+def test_every_attempt_leaves_one_line_and_no_body(iapeer_daemon: TestDaemon) -> None:
+    daemon, body = iapeer_daemon, "NOTHING\nthe-secret-body"
+    daemon.create("ann")
+    daemon.create("op", "svc", runtime="api")
+    daemon.start()
+    to_ann = ("send", "ann", body, "--from", "api-op")
+    daemon.run(*to_ann, "--topic", "the build", "--attachment", "/a", "--attachment", "/b")
+    daemon.send("svc", body, "api-op", runtime="api")
+    with pytest.raises(AskFailed):
+        daemon.send("nobody", body, "api-op")
+    daemon.run("send", "ann", body, "--from", "api-op", "--runtime", "zzz", expect=1)
+
+    log = Paths(daemon.root).delivery_log.read_text(encoding="utf-8")
+    assert "secret-body" not in log
+    own = re.compile(r"^ts=\S+Z (.*)$")
+    lines = [_fixed(m[1]) for line in log.splitlines() if (m := own.match(line))]
+    who = "ev=delivery path=cli caller=api-op"
+    assert lines == [
+        f"{who} to=ann ok=true via=demo-ann woke=true ms=N len={len(body)} att=2 "
+        'topic="the build" id=ID state=landed',
+        f"ev=delivery caller=api-op to=svc rt=api ok=true via=api-svc woke=false queued=true "
+        f"qkind=offline qd=1 ms=N len={len(body)} id=ID state=held",
+        f"ev=delivery caller=api-op to=nobody ok=false ms=N len={len(body)} "
+        'err="\\"nobody\\" is not in the iapeer peers index; message NOT delivered"',
+        f"{who} to=ann rt=zzz ok=false ms=N len={len(body)} "
+        'err="runtime \\"zzz\\" is not declared for \\"ann\\""',
+    ]
+
+
+def _fixed(line: str) -> str:
+    """Put fixed words for what differs from run to run."""
+    line = re.sub(r"\bms=\d+", "ms=N", line)
+    line = re.sub(r"\bid=[a-z2-7]{12}", "id=ID", line)
+    return line.replace("state=seen", "state=landed")
