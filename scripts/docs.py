@@ -8,14 +8,12 @@ found by looking for code that reads the thing, so it goes away by itself.
 
 from __future__ import annotations
 
-import ast
 import functools
 import inspect
-import itertools
 import re
 import sys
 import tomllib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -24,7 +22,7 @@ import msgspec
 from iapeer.cli import grammar
 from iapeer.cli.send import REASONS
 from iapeer.cli.verbs import VERBS
-from iapeer.core import env, errors, states
+from iapeer.core import env, states
 from iapeer.core.errors import IapeerError
 from iapeer.core.settings import Settings, make_settings
 from iapeer.daemon import api, mcp
@@ -34,7 +32,16 @@ from iapeer.runtimes.allowed import allowed_at
 from iapeer.runtimes.templates import PLACEHOLDERS
 
 PROJECT = Path(__file__).resolve().parents[1]
-SOURCE = PROJECT / "src" / "iapeer"
+if str(PROJECT) not in sys.path:
+    sys.path.insert(0, str(PROJECT))  # as a script only this folder is on the path
+
+from scripts.docs_facts import (  # noqa: E402 - the path comes first
+    error_classes,
+    error_sites,
+    field_docs,
+    read_attributes,
+)
+
 DOCS = PROJECT / "docs"
 _PART = re.compile(
     r"(?P<head><!-- begin generated: (?P<name>[\w-]+) -->\n).*?(?P<tail><!-- end generated -->)",
@@ -57,62 +64,6 @@ def word(table: str, key: str) -> str:
     if not found:
         raise SystemExit(f"scripts/docs.toml: [{table}] says nothing about {key!r}")
     return str(found)
-
-
-@functools.cache
-def trees() -> Mapping[Path, ast.Module]:
-    """Return the syntax tree of every module of the package."""
-    return {
-        path.relative_to(SOURCE): ast.parse(path.read_text(encoding="utf-8"))
-        for path in sorted(SOURCE.rglob("*.py"))
-    }
-
-
-def read_attributes(*, besides: Sequence[str] = ()) -> set[tuple[str, str]]:
-    """Return (last name of the object, attribute) of every attribute the package reads."""
-    found = set()
-    for path, tree in trees().items():
-        if path.as_posix() in besides:
-            continue
-        for node in ast.walk(tree):
-            if isinstance(node, ast.Attribute):
-                found.add((_tail(node.value), node.attr))
-    return found
-
-
-def error_sites() -> Iterator[tuple[str, type[IapeerError], bool, Path]]:
-    """Yield (code, class, names a wait, module) for every place that makes an error."""
-    kinds = error_classes()
-    for path, tree in trees().items():
-        for node in ast.walk(tree):
-            if not (isinstance(node, ast.Call) and _tail(node.func) in kinds):
-                continue
-            kind = kinds[_tail(node.func)]
-            given = {keyword.arg: keyword.value for keyword in node.keywords}
-            code = given.get("code", ast.Constant(kind.code))
-            if isinstance(code, ast.Constant):
-                yield str(code.value), kind, "retry_after_s" in given, path
-
-
-def error_classes() -> dict[str, type[IapeerError]]:
-    """Return the error classes by name."""
-    return {
-        name: kind
-        for name, kind in vars(errors).items()
-        if isinstance(kind, type) and issubclass(kind, IapeerError)
-    }
-
-
-def field_docs(kind: type) -> dict[str, str]:
-    """Return the docstrings below the fields of a class, by field."""
-    (body,) = ast.parse(inspect.getsource(kind)).body
-    found = {}
-    lines = cast("ast.ClassDef", body).body
-    for line, after in itertools.pairwise(lines):
-        if isinstance(line, ast.AnnAssign) and isinstance(after, ast.Expr):
-            text = ast.literal_eval(after.value)
-            found[cast("ast.Name", line.target).id] = " ".join(text.split())
-    return found
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -381,13 +332,6 @@ PARTS: Mapping[str, Callable[[], str]] = {
 
 
 # -- small things ---------------------------------------------------------------------------------
-
-
-def _tail(node: ast.expr) -> str:
-    """Return the last name of an expression: `settings` of `self._s.settings`."""
-    if isinstance(node, ast.Call):
-        return _tail(node.func)
-    return node.attr if isinstance(node, ast.Attribute) else getattr(node, "id", "")
 
 
 def _default(field: msgspec.structs.FieldInfo) -> str:

@@ -22,7 +22,7 @@ from iapeer.daemon.mcp import SCHEMA
 from iapeer.runtimes.spec import RuntimeSpec
 from iapeer.storage.logs import Delivery, delivery_record
 from iapeer.storage.paths import Paths
-from scripts import docs
+from scripts import docs, docs_facts
 
 PROJECT = Path(__file__).parents[2]
 DOCS = PROJECT / "docs"
@@ -128,9 +128,9 @@ def test_every_state_event_and_hold_reason_is_documented() -> None:
 
 
 def test_every_error_code_of_the_source_is_documented() -> None:
-    codes = {code for code, *_ in docs.error_sites()}
-    codes |= {kind.code for kind in docs.error_classes().values()}
-    assert {"queue_full", "unknown_peer"} <= codes
+    codes = {site.code for site in docs_facts.error_sites()}
+    codes |= {kind.code for kind in docs_facts.error_classes().values()}
+    assert {"queue_full", "unknown_peer", "rate_limited"} <= codes
     assert codes <= _first_cells(REFERENCE / "http-api.md")
 
 
@@ -176,7 +176,7 @@ def test_every_key_of_the_delivery_log_is_documented() -> None:
 def test_every_event_of_the_lifecycle_log_is_documented() -> None:
     events = {
         node.args[0].value
-        for tree in docs.trees().values()
+        for tree in docs_facts.trees().values()
         for node in ast.walk(tree)
         if isinstance(node, ast.Call)
         and isinstance(node.func, ast.Attribute)

@@ -135,6 +135,15 @@ def _token(daemon: TestDaemon) -> str:
 TWENTY_ONE = tuple(word for n in range(21) for word in ("--attachment", f"/a{n}"))
 
 
+@pytest.mark.requirement(
+    "send:check:message",
+    "send:check:topic",
+    "send:check:attachments",
+    "send:check:names",
+    "send:refuse:unknown",
+    "send:refuse:undeclared",
+    "send:refuse:nothing-stored",
+)
 @pytest.mark.parametrize(
     ("words", "told"),
     [
@@ -159,6 +168,7 @@ def test_a_message_beyond_the_rules_is_refused(
     assert_refused(said, *told)
 
 
+@pytest.mark.requirement("send:check:attachments")
 def test_a_relative_attachment_is_refused_by_the_daemon(team: Team) -> None:
     # The command line makes its own relative paths absolute; other programs must.
     with nothing_changes(team.daemon.root), pytest.raises(AskFailed) as refused:
@@ -168,6 +178,7 @@ def test_a_relative_attachment_is_refused_by_the_daemon(team: Team) -> None:
     assert refused.value.error["hint"]
 
 
+@pytest.mark.requirement("cli:usage")
 @pytest.mark.parametrize(
     "words",
     [
@@ -199,6 +210,7 @@ def test_a_line_that_can_not_be_understood_is_usage_and_status_2(
 # --- peers that can't be made or changed --------------------------------------------------------
 
 
+@pytest.mark.requirement("cli:errors", "cli:stop:unknown")
 @pytest.mark.parametrize(
     ("words", "told"),
     [
@@ -221,6 +233,7 @@ def test_a_peer_that_can_not_be_is_refused(
         assert_refused(say(team.daemon, *words), *told)
 
 
+@pytest.mark.requirement("profile:birth:name-taken")
 def test_a_folder_or_a_name_already_taken_is_refused(team: Team) -> None:
     root, elsewhere = team.daemon.root, team.daemon.base / "elsewhere" / "bob"
     elsewhere.mkdir(parents=True)
@@ -236,6 +249,7 @@ def test_a_folder_or_a_name_already_taken_is_refused(team: Team) -> None:
     shutil.rmtree(elsewhere.parent)
 
 
+@pytest.mark.requirement("registry:create:occupied")
 def test_a_folder_that_holds_another_peers_profile_is_refused(team: Team) -> None:
     folder = team.daemon.base / "copied"
     profile_path(folder).parent.mkdir(parents=True)
@@ -271,12 +285,18 @@ def test_a_corrupt_profile_is_named_and_left_as_it_is(team: Team) -> None:
 # --- who is calling ------------------------------------------------------------------------------
 
 
+@pytest.mark.requirement("caller:token")
 def test_nobody_speaks_for_another_with_a_sessions_token(team: Team) -> None:
     with nothing_changes(team.daemon.root):
         said = say(team.daemon, "send", "bob", "hi", "--from", "demo-bob", PEER_TOKEN=team.token)
     assert_refused(said, "the session token belongs to demo-ann", "'demo-bob'")
 
 
+@pytest.mark.requirement(
+    "caller:request:bad-name",
+    "caller:request:unknown",
+    "caller:request:undeclared",
+)
 @pytest.mark.parametrize(
     ("sender", "told"),
     [
@@ -346,6 +366,7 @@ def by_mcp(daemon: TestDaemon, **headers: str) -> str:
     return str(content["text"])
 
 
+@pytest.mark.requirement("caller:request:missing", "caller:tcp")
 def test_over_tcp_nobody_is_believed_without_a_token(team: Team) -> None:
     daemon, header = team.daemon, "X-IAPeer-Identity"
     with nothing_changes(daemon.root):
@@ -361,6 +382,7 @@ def test_over_tcp_nobody_is_believed_without_a_token(team: Team) -> None:
     assert statuses == {403}
 
 
+@pytest.mark.requirement("caller:token")
 def test_over_tcp_a_header_that_disagrees_with_the_token_is_refused(team: Team) -> None:
     daemon = team.daemon
     forged = {"X-IAPeer-Token": team.token, "X-IAPeer-Identity": "demo-bob"}
@@ -384,6 +406,7 @@ def test_over_tcp_a_wrong_token_is_unauthorized(team: Team) -> None:
 # --- folders that are gone -----------------------------------------------------------------------
 
 
+@pytest.mark.requirement("send:refuse:folder")
 def test_a_peer_whose_folder_is_gone_is_refused_and_found_again(team: Team) -> None:
     daemon = team.daemon
     home, aside = daemon.root / "peers" / "bob", daemon.base / "aside"
@@ -453,6 +476,11 @@ def _damage_file(path: Path) -> None:
     path.write_text(path.read_text(encoding="utf-8")[:-20], encoding="utf-8")
 
 
+@pytest.mark.requirement(
+    "registry:read:no-registry",
+    "registry:read:bad-record",
+    "registry:fix:quarantine",
+)
 @pytest.mark.parametrize("damage", [_damage_record, _damage_file])
 def test_a_corrupt_index_keeps_others_reachable_and_is_mended_on_demand(
     iapeer_daemon: TestDaemon, damage: Callable[[Path], None]
@@ -496,6 +524,7 @@ def test_a_corrupt_index_keeps_others_reachable_and_is_mended_on_demand(
 # --- a daemon that can't start -------------------------------------------------------------------
 
 
+@pytest.mark.requirement("daemon:second")
 def test_a_second_daemon_on_a_root_is_refused_and_the_first_goes_on(team: Team) -> None:
     daemon = team.daemon
     assert daemon.process is not None
@@ -507,6 +536,7 @@ def test_a_second_daemon_on_a_root_is_refused_and_the_first_goes_on(team: Team) 
     assert say(daemon, "status").status == 0
 
 
+@pytest.mark.requirement("daemon:port-busy")
 def test_a_busy_port_names_its_holder_and_another_is_taken_only_when_asked_for(
     team: Team, resting: TestDaemon
 ) -> None:
@@ -535,6 +565,7 @@ def test_a_bad_port_is_refused(resting: TestDaemon) -> None:
     assert_refused(variable, "IAPEER_PORT='http' is no port")
 
 
+@pytest.mark.requirement("daemon:tmux")
 def test_a_missing_tmux_is_named_with_the_way_to_get_it(resting: TestDaemon) -> None:
     empty = resting.base / "empty"
     empty.mkdir(exist_ok=True)
@@ -545,6 +576,7 @@ def test_a_missing_tmux_is_named_with_the_way_to_get_it(resting: TestDaemon) -> 
     assert_refused(unfound, "tmux not found: tmux", "apt install tmux")
 
 
+@pytest.mark.requirement("daemon:tmux")
 def test_a_tmux_that_is_too_old_is_named_with_its_version(resting: TestDaemon) -> None:
     old = resting.base / "old" / "tmux"
     old.parent.mkdir()
@@ -592,6 +624,7 @@ def _as_nobody(daemon: TestDaemon, *words: str, **variables: str) -> Said:
     return Said(done.returncode, done.stdout, done.stderr)
 
 
+@pytest.mark.requirement("storage:foreign-folder")
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can drop to another uid")
 @pytest.mark.parametrize("mode", [0o700, 0o755], ids=["closed", "readable"])
 def test_a_root_of_another_account_is_refused_and_named(resting: TestDaemon, mode: int) -> None:

@@ -38,6 +38,7 @@ def fleet(iapeer_daemon: TestDaemon) -> TestDaemon:
     return iapeer_daemon
 
 
+@pytest.mark.requirement("send:result:delivered", "launch:first-message")
 def test_a_sleeping_peer_wakes_reads_and_answers(fleet: TestDaemon) -> None:
     sent = fleet.send("ann", "ASK bob what is up?", "api-op")
     assert sent["woke"] is True
@@ -52,6 +53,7 @@ def test_a_sleeping_peer_wakes_reads_and_answers(fleet: TestDaemon) -> None:
     assert states == ["accepted", "held", "in_flight", "landed", "seen"]
 
 
+@pytest.mark.requirement("delivery:paste:large", "delivery:paste:safe-text")
 @pytest.mark.parametrize("length", [16_000, 700])
 def test_nasty_text_arrives_as_safe_text_asleep_and_live(fleet: TestDaemon, length: int) -> None:
     body = "NOTHING\n" + _nasty(length - 8)
@@ -101,6 +103,7 @@ def test_a_ring_of_five_with_one_asleep_comes_round(iapeer_daemon: TestDaemon) -
     assert not [r for r in calls if r["is_error"]]
 
 
+@pytest.mark.requirement("send:order", "delivery:concurrent")
 @pytest.mark.parametrize("asleep", [True, False])
 def test_a_burst_arrives_once_in_order_through_one_session(
     fleet: TestDaemon, *, asleep: bool
@@ -130,6 +133,7 @@ def test_a_burst_arrives_once_in_order_through_one_session(
         fleet.wait_state(message_id, "seen")
 
 
+@pytest.mark.requirement("daemon:restart")
 def test_a_killed_daemon_adopts_its_sessions_and_their_tokens(fleet: TestDaemon) -> None:
     fleet.wait_state(fleet.send("ann", "NOTHING", "api-op")["message_id"], "seen")
     before = fleet.session_processes()
@@ -150,6 +154,7 @@ def test_a_killed_daemon_adopts_its_sessions_and_their_tokens(fleet: TestDaemon)
     )
 
 
+@pytest.mark.requirement("launch:secrets")
 def test_nothing_secret_is_on_any_command_line_during_a_wake(fleet: TestDaemon) -> None:
     body = "NOTHING\nsecret-body-marker"
     with ThreadPoolExecutor(1) as pool:
@@ -178,6 +183,7 @@ def test_nothing_secret_is_on_any_command_line_during_a_wake(fleet: TestDaemon) 
     assert not [line for line in seen if any(token in line for token in tokens)]
 
 
+@pytest.mark.requirement("send:refuse:stopped")
 def test_stop_refuses_and_start_resumes(fleet: TestDaemon) -> None:
     fleet.send("ann", "NOTHING", "api-op")
     fleet.run("stop", "ann")
@@ -188,6 +194,7 @@ def test_stop_refuses_and_start_resumes(fleet: TestDaemon) -> None:
     assert fleet.send("ann", "NOTHING", "api-op")["ok"]
 
 
+@pytest.mark.requirement("registry:remove:namesake", "send:result:queued", "send:result:offline")
 def test_removing_a_peer_fails_its_mail_and_a_namesake_inherits_nothing(
     fleet: TestDaemon,
 ) -> None:
@@ -205,6 +212,7 @@ def test_removing_a_peer_fails_its_mail_and_a_namesake_inherits_nothing(
     wait_until(lambda: any("delivery failed" in p for p in fleet.prompts("ann")), 30, "the notice")
 
 
+@pytest.mark.requirement("daemon:stop")
 def test_a_daemon_stop_leaves_sessions_and_a_fleet_stop_leaves_nothing(
     fleet: TestDaemon,
 ) -> None:

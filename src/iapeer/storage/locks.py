@@ -7,7 +7,9 @@ anybody may read to say who is in the way. filelock is imported by the first use
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
@@ -93,6 +95,45 @@ class DaemonLock:
         trace: TracebackType | None,
     ) -> None:
         self.release()
+
+
+class StartLock:
+    """The right to start the daemon of a root: held from the attempt until it answers.
+
+    Plain flock, because senders ask for it in passing and filelock costs 105 ms.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._fd = -1
+
+    def acquire(self, wait_s: float = 0.0) -> bool:
+        """Take the lock within `wait_s` seconds; tell whether it is ours.
+
+        Raises StorageError when the file can't be used.
+        """
+        deadline = time.monotonic() + wait_s
+        try:
+            fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise storage_error(error, self._path, "lock") from error
+        while True:
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if time.monotonic() >= deadline:
+                    os.close(fd)
+                    return False
+                time.sleep(_POLL_S)
+            else:
+                self._fd = fd
+                return True
+
+    def release(self) -> None:
+        """Give the lock back; harmless when it is not held."""
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
 
 
 def _acquire(path: Path, timeout_s: float, what: str) -> FileLock:

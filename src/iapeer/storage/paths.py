@@ -23,6 +23,8 @@ class Paths:
         self.ledger = self.state / "ledger.db"
         self.discovery = self.state / "router.json"
         self.daemon_lock = self.state / "daemon.lock"
+        self.start_lock = self.state / "start.lock"
+        self.pokes = self.state / "pokes"
         self.run = self.state / "run"
         self.core_token = self.state / "core.token"
         self.logs = root / "logs" / "iapeer"
@@ -37,6 +39,10 @@ class Paths:
         """Return the default folder of a created peer."""
         return self.peers / personality
 
+    def daemon_output(self, stamp: str) -> Path:
+        """Return the file a daemon started on demand prints to."""
+        return self.logs / f"daemon-{stamp}.log"
+
     def private_dirs(self) -> tuple[Path, ...]:
         """Return the folders a daemon needs, parents first; all 0700."""
         return (
@@ -44,6 +50,7 @@ class Paths:
             self.root / "state",
             self.state,
             self.run,
+            self.pokes,
             self.lifecycle_state,
             self.root / "logs",
             self.logs,

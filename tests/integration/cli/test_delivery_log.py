@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 
 import pytest
 
@@ -47,3 +48,19 @@ def _fixed(line: str) -> str:
     line = re.sub(r"\bms=\d+", "ms=N", line)
     line = re.sub(r"\bid=[a-z2-7]{12}", "id=ID", line)
     return line.replace("state=seen", "state=landed")
+
+
+@pytest.mark.requirement("daemon:log:calls")
+def test_every_call_leaves_a_line_on_stderr_when_asked_for(
+    iapeer_daemons: Callable[..., TestDaemon],
+) -> None:
+    daemon = iapeer_daemons(IAPEER_DAEMON_LOG="1")
+    daemon.create("op", "svc", runtime="api")
+    daemon.start()
+    daemon.run("send", "svc", "the-secret-body", "--from", "api-op")
+    daemon.run("send", "nobody", "the-secret-body", "--from", "api-op", expect=1)
+    said = [line for line in daemon.errors().splitlines() if "POST /send" in line]
+    assert ["ok=true" in line for line in said] == [True, False]
+    assert all("sender=api-op" in line for line in said)
+    assert "code=unknown_peer" in said[1]
+    assert "secret-body" not in daemon.errors()

@@ -36,6 +36,7 @@ def team(iapeer_daemon: TestDaemon) -> TestDaemon:
     return iapeer_daemon
 
 
+@pytest.mark.requirement("cli:list:text")
 def test_a_message_is_sent_seen_and_its_story_told(team: TestDaemon) -> None:
     assert say(team, "list").out == (
         "alice  [demo]  artificial  ○ demo\nbob  [demo]  artificial  ○ demo\n"
@@ -60,6 +61,7 @@ def test_a_message_is_sent_seen_and_its_story_told(team: TestDaemon) -> None:
     assert len(team.prompts("bob")) == 2
 
 
+@pytest.mark.requirement("send:refuse:unknown", "cli:errors")
 @pytest.mark.parametrize(
     ("words", "told"),
     [
@@ -85,6 +87,7 @@ def test_a_refused_message_is_told_in_one_sentence_and_a_hint(
     assert team.prompts("bob") == []
 
 
+@pytest.mark.requirement("send:refuse:stopped", "cli:stop")
 def test_stop_refuses_messages_until_start(team: TestDaemon) -> None:
     say(team, "send", "bob", "hi", "--from", "demo-alice")
     assert say(team, "stop", "bob") == (0, "bob (demo): stopped\n", "")
@@ -98,6 +101,7 @@ def test_stop_refuses_messages_until_start(team: TestDaemon) -> None:
     assert say(team, "stop", "nobody").status == 1
 
 
+@pytest.mark.requirement("launch:tmux:one-server", "cli:attach")
 def test_attach_wakes_a_peer_and_shows_its_terminal(team: TestDaemon) -> None:
     screen = Screen(team.environ, "attach", "bob")
     screen.wait_for("demo agent · ready")
@@ -117,6 +121,7 @@ def _leave(screen: Screen) -> bool:
     return True
 
 
+@pytest.mark.requirement("daemon:ready", "daemon:stop", "cli:status:healthy")
 def test_the_daemon_says_ready_is_healthy_and_ends_with_0(iapeer_daemon: TestDaemon) -> None:
     iapeer_daemon.start()
     url = f"http://127.0.0.1:{iapeer_daemon.port}/mcp"
@@ -139,6 +144,7 @@ def test_the_daemon_says_ready_is_healthy_and_ends_with_0(iapeer_daemon: TestDae
     assert down == (1, f"iapeer {__version__}\n{told}\n", "hint: start it: iapeer daemon\n")
 
 
+@pytest.mark.requirement("daemon:stop")
 def test_ctrl_c_ends_the_daemon_in_order(iapeer_daemon: TestDaemon) -> None:
     iapeer_daemon.start()
     assert iapeer_daemon.process is not None
@@ -147,6 +153,7 @@ def test_ctrl_c_ends_the_daemon_in_order(iapeer_daemon: TestDaemon) -> None:
     assert "Traceback" not in iapeer_daemon.errors()
 
 
+@pytest.mark.requirement("registry:remove:live", "cli:rename")
 def test_a_peer_is_renamed_and_removed_while_the_daemon_runs(team: TestDaemon) -> None:
     say(team, "send", "bob", "hi", "--from", "demo-alice")
     live = say(team, "remove", "bob")
@@ -164,6 +171,7 @@ def test_a_peer_is_renamed_and_removed_while_the_daemon_runs(team: TestDaemon) -
     assert say(team, "verify").status == 0
 
 
+@pytest.mark.requirement("cli:remove", "cli:rename")
 def test_a_peer_is_renamed_and_removed_without_a_daemon(iapeer_daemon: TestDaemon) -> None:
     iapeer_daemon.create("bob")
     assert say(iapeer_daemon, "rename", "bob", "rob").out.startswith('renamed "bob" to "rob"\n')

@@ -25,6 +25,7 @@ OPERATOR: list[tuple[str, str, Any]] = [
 ]
 
 
+@pytest.mark.requirement("caller:account", "daemon:log:calls")
 async def test_send_on_the_unix_socket_takes_the_word_of_our_own_account_and_logs_it(
     edge: Edge, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -39,6 +40,7 @@ async def test_send_on_the_unix_socket_takes_the_word_of_our_own_account_and_log
     assert "sender=claude-bob" in line
 
 
+@pytest.mark.requirement("caller:token")
 async def test_a_token_decides_on_both_listeners_and_nothing_may_disagree(edge: Edge) -> None:
     for body in (SEND, SEND | {"from": "claude-alice"}):
         assert (await edge.call("POST", "/api/v1/send", body, **TOKEN))[0] == 200
@@ -62,6 +64,7 @@ async def test_a_wrong_token_is_refused_even_where_none_would_do(edge: Edge) -> 
     assert edge.postman.sent == []
 
 
+@pytest.mark.requirement("caller:tcp")
 async def test_tcp_without_a_token_sends_for_nobody(edge: Edge) -> None:
     for headers in ({}, {"X_IAPeer_Identity": "claude-bob"}, {"X_IAPeer_Token": ""}):
         status, _headers, answer = await edge.tcp("POST", "/api/v1/send", SEND, **headers)
@@ -160,12 +163,14 @@ async def test_the_prompt_hook_needs_a_session_token_and_takes_the_session_from_
     assert edge.evidence.seen == [("session-1", "<iap ...>")]
 
 
+@pytest.mark.requirement("daemon:paths")
 @pytest.mark.parametrize("path", ["/", "/api/v1", "/api/v1/", "/mcp/", "/api/v1/sendx"])
 async def test_unknown_paths_are_json_too(edge: Edge, path: str) -> None:
     status, answer = await edge.call("GET", path)
     assert (status, answer["error"]["code"]) == (404, "unknown_path")
 
 
+@pytest.mark.requirement("daemon:paths")
 @pytest.mark.parametrize(
     ("method", "path"),
     [("GET", "/api/v1/send"), ("POST", "/api/v1/ping"), ("HEAD", "/api/v1/inbox")],

@@ -26,6 +26,7 @@ pytestmark = pytest.mark.anyio
 SEND = {"to": "bob", "message": BODY}
 
 
+@pytest.mark.requirement("daemon:host-origin")
 async def test_a_foreign_host_is_refused_on_every_path(edge: Edge) -> None:
     for host in ("evil.example:80", "127.0.0.1", "127.0.0.1:1", f"evil.example:{edge.server.port}"):
         for path in ("/mcp", "/api/v1/ping"):
@@ -33,6 +34,7 @@ async def test_a_foreign_host_is_refused_on_every_path(edge: Edge) -> None:
             assert status == 403, (host, path)
 
 
+@pytest.mark.requirement("daemon:host-origin")
 async def test_a_foreign_origin_is_refused_and_our_own_is_not(edge: Edge) -> None:
     port = edge.server.port
     foreign = ("http://evil.example", "null", "http://localhost:3000", f"https://localhost:{port}")
@@ -44,6 +46,7 @@ async def test_a_foreign_origin_is_refused_and_our_own_is_not(edge: Edge) -> Non
         assert status == 200, origin
 
 
+@pytest.mark.requirement("daemon:bearer")
 async def test_the_static_bearer_comes_before_everything_on_both_listeners(root: Path) -> None:
     async with running(root, bearer_token="sesame") as edge:
         for wrong in ({}, {"Authorization": "Bearer nope"}, {"Authorization": "Basic sesame"}):
@@ -63,6 +66,7 @@ async def test_the_static_bearer_comes_before_everything_on_both_listeners(root:
         assert (await edge.tcp("POST", "/api/v1/send", SEND, **token))[0] == 200
 
 
+@pytest.mark.requirement("daemon:body-limit")
 async def test_an_oversized_body_is_refused_with_and_without_a_length(edge: Edge) -> None:
     size = edge.settings.max_body_bytes + 1
     for path in ("/mcp", "/api/v1/send"):
@@ -110,6 +114,7 @@ async def test_the_rest_of_a_refused_body_is_read_for_a_moment_only(
     assert b" 413 " in answer
 
 
+@pytest.mark.requirement("daemon:body-limit")
 @pytest.mark.parametrize("half", [b"", b"POST /mcp HT", b"POST /mcp HTTP/1.1\r\nHost: x\r\nA: b"])
 async def test_half_a_request_blocks_nobody_and_is_cut(
     edge: Edge, monkeypatch: pytest.MonkeyPatch, half: bytes
@@ -153,6 +158,7 @@ async def test_a_body_that_does_not_come_is_answered_with_408(
     writer.close()
 
 
+@pytest.mark.requirement("daemon:body-limit")
 async def test_too_many_tcp_connections_do_not_cost_the_unix_socket(
     edge: Edge, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -168,6 +174,7 @@ async def test_too_many_tcp_connections_do_not_cost_the_unix_socket(
         other.close()
 
 
+@pytest.mark.requirement("caller:account")
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can drop to another uid")
 async def test_another_account_is_refused_on_the_unix_socket_even_if_its_mode_was_loosened(
     edge: Edge, root: Path
@@ -202,6 +209,7 @@ async def test_another_account_is_refused_on_the_unix_socket_even_if_its_mode_wa
     assert (status, body["error"]["code"]) == (403, "foreign_account")
 
 
+@pytest.mark.requirement("daemon:log:quiet")
 async def test_no_token_and_no_body_reaches_a_log_at_any_level(
     root: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

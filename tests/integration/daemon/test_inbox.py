@@ -227,6 +227,7 @@ async def test_an_open_stream_ends_cleanly_and_at_once_when_the_daemon_stops(
     assert edge.inbox.closed == 1
 
 
+@pytest.mark.requirement("daemon:log:quiet")
 async def test_no_message_of_a_stream_reaches_a_log_at_any_level(
     edge: Edge, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -29,6 +29,7 @@ def mode(path: Path) -> int:
     return stat.S_IMODE(path.stat().st_mode)
 
 
+@pytest.mark.requirement("daemon:listeners:socket", "daemon:listeners:both")
 async def test_both_listeners_answer_and_the_socket_is_private(root: Path) -> None:
     async with running(root) as edge:
         assert mode(Path(edge.sock)) == 0o600
@@ -39,6 +40,7 @@ async def test_both_listeners_answer_and_the_socket_is_private(root: Path) -> No
         assert edge.server.url == f"http://127.0.0.1:{edge.server.port}/mcp"
 
 
+@pytest.mark.requirement("daemon:discovery")
 async def test_the_discovery_file_lives_exactly_as_long_as_the_listeners(root: Path) -> None:
     edge = make_server(settings_for(root))
     path = Paths(edge.settings.root).discovery
@@ -53,6 +55,7 @@ async def test_the_discovery_file_lives_exactly_as_long_as_the_listeners(root: P
     assert not Path(edge.sock).exists()
 
 
+@pytest.mark.requirement("daemon:stale-socket")
 async def test_files_of_a_successor_are_left_alone(root: Path) -> None:
     edge = make_server(settings_for(root))
     path = Paths(edge.settings.root).discovery
@@ -67,6 +70,7 @@ async def test_files_of_a_successor_are_left_alone(root: Path) -> None:
         assert Path(edge.sock).exists()
 
 
+@pytest.mark.requirement("daemon:second")
 async def test_a_second_daemon_is_refused_and_the_first_stays_reachable(root: Path) -> None:
     async with running(root) as edge:
         second = make_server(settings_for(root))
@@ -76,6 +80,7 @@ async def test_a_second_daemon_is_refused_and_the_first_stays_reachable(root: Pa
         assert Paths(edge.settings.root).discovery.exists()
 
 
+@pytest.mark.requirement("daemon:stale-socket")
 async def test_a_stale_socket_is_replaced(root: Path) -> None:
     settings = settings_for(root)
     settings.daemon_socket.parent.mkdir(parents=True, mode=0o700)
@@ -85,6 +90,7 @@ async def test_a_stale_socket_is_replaced(root: Path) -> None:
         assert (await edge.call("GET", "/api/v1/ping"))[0] == 200
 
 
+@pytest.mark.requirement("daemon:stale-socket")
 async def test_a_file_that_is_no_socket_is_not_removed(root: Path) -> None:
     settings = settings_for(root)
     settings.daemon_socket.parent.mkdir(parents=True, mode=0o700)
@@ -102,12 +108,14 @@ async def test_a_folder_others_may_write_is_refused(root: Path) -> None:
         await make_server(settings).server.start()
 
 
+@pytest.mark.requirement("names:socket:length")
 async def test_a_socket_path_that_is_too_long_is_named(root: Path) -> None:
     settings = settings_for(root, daemon_socket=root / ("x" * 120))
     with pytest.raises(ConfigError, match="longer than"):
         await make_server(settings).server.start()
 
 
+@pytest.mark.requirement("daemon:port-busy")
 async def test_a_busy_port_names_its_holder_and_the_way_out(root: Path) -> None:
     code = (
         "import socket, sys\n"
@@ -140,6 +148,7 @@ async def test_a_busy_port_names_its_holder_and_the_way_out(root: Path) -> None:
         await holder.wait()
 
 
+@pytest.mark.requirement("daemon:listeners:tcp")
 async def test_only_loopback_is_listened_on_and_the_port_asked_for_is_used(root: Path) -> None:
     port = free_port()
     async with running(root, port=port) as edge:

@@ -39,6 +39,13 @@ def only_text(result: types.CallToolResult) -> str:
     return item.text
 
 
+@pytest.mark.requirement(
+    "mcp:tool:one",
+    "mcp:tool:schema",
+    "mcp:tool:annotations",
+    "mcp:tool:no-roster",
+    "mcp:anonymous",
+)
 @pytest.mark.parametrize(("mode", "version"), GENERATIONS)
 async def test_both_protocol_generations_list_exactly_one_tool_without_an_identity(
     edge: Edge, mode: str, version: str
@@ -71,6 +78,7 @@ async def test_both_protocol_generations_list_exactly_one_tool_without_an_identi
         assert roster not in words
 
 
+@pytest.mark.requirement("mcp:handshake", "mcp:version")
 async def test_the_handshake_tells_name_real_version_tools_only_and_no_instructions(
     edge: Edge,
 ) -> None:
@@ -83,6 +91,7 @@ async def test_the_handshake_tells_name_real_version_tools_only_and_no_instructi
         assert set(offered) == {"tools"}
 
 
+@pytest.mark.requirement("mcp:call:per-request", "mcp:call:structured", "send:result:delivered")
 @pytest.mark.parametrize(("mode", "_version"), GENERATIONS)
 async def test_a_call_with_a_session_token_sends_as_the_tokens_owner(
     edge: Edge, mode: str, _version: str
@@ -100,6 +109,7 @@ async def test_a_call_with_a_session_token_sends_as_the_tokens_owner(
     assert sent.draft.attachments == ("/a",)
 
 
+@pytest.mark.requirement("mcp:call:per-request")
 @pytest.mark.parametrize("mode", ["legacy", "2026-07-28"])
 async def test_the_token_may_also_come_in_authorization_and_the_unix_socket_serves_mcp_too(
     edge: Edge, mode: str
@@ -111,6 +121,7 @@ async def test_the_token_may_also_come_in_authorization_and_the_unix_socket_serv
     assert [sent.caller for sent in edge.postman.sent] == ["claude-alice", "claude-bob"]
 
 
+@pytest.mark.requirement("caller:request:missing", "mcp:call:error")
 @pytest.mark.parametrize(
     ("headers", "words"),
     [
@@ -134,6 +145,7 @@ async def test_an_unproven_or_forged_identity_is_a_tool_error_and_nothing_is_sen
     assert edge.postman.sent == []
 
 
+@pytest.mark.requirement("mcp:call:error", "mcp:call:unknown-tool")
 @pytest.mark.parametrize(
     ("tool", "arguments", "words"),
     [
@@ -196,6 +208,7 @@ async def test_lone_surrogates_are_refused_before_they_reach_anybody(edge: Edge)
     assert edge.postman.sent == []
 
 
+@pytest.mark.requirement("daemon:paths")
 @pytest.mark.parametrize("method", ["GET", "DELETE", "PUT"])
 async def test_mcp_takes_post_only(edge: Edge, method: str) -> None:
     status, headers, answer = await edge.tcp(method, "/mcp")

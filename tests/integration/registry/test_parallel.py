@@ -56,6 +56,7 @@ def go(children: list[subprocess.Popen[str]]) -> list[str]:
     return [stdout.strip() for stdout, _ in results]
 
 
+@pytest.mark.requirement("registry:write:parallel")
 def test_twelve_processes_that_register_peers_all_land(tmp_path: Path) -> None:
     code = (
         "name = sys.argv[2]\n"
@@ -71,6 +72,7 @@ def test_twelve_processes_that_register_peers_all_land(tmp_path: Path) -> None:
     assert sorted(os.listdir(paths.root)) == ["peers-profiles.json", "peers-profiles.lock"]
 
 
+@pytest.mark.requirement("registry:write:parallel")
 def test_parallel_updates_of_one_peer_unite_their_runtimes(tmp_path: Path) -> None:
     code = (
         "update = PeerUpdate(personality='bob', runtime=sys.argv[2], cwd='/bob')\n"
@@ -99,6 +101,7 @@ def test_of_several_folders_that_want_one_name_exactly_one_gets_it(tmp_path: Pat
     assert [place for place in places if (place / "bob").exists()] == [Path(record.cwd).parent]
 
 
+@pytest.mark.requirement("registry:write:lock", "registry:write:atomic")
 def test_a_writer_killed_at_any_moment_leaves_a_whole_index_and_a_free_lock(
     tmp_path: Path,
 ) -> None:
@@ -127,6 +130,7 @@ def test_a_writer_killed_at_any_moment_leaves_a_whole_index_and_a_free_lock(
     assert len(registry.snapshot().records) == 9
 
 
+@pytest.mark.requirement("registry:write:atomic")
 def test_a_full_disk_keeps_the_old_index_and_says_what_to_do(tmp_path: Path) -> None:
     paths = Paths(tmp_path / "root")
     registry = Registry(paths, sandbox=True)

@@ -118,6 +118,7 @@ def world(tmp_path: Path) -> World:
     return World(tmp_path)
 
 
+@pytest.mark.requirement("registry:rename:whole")
 @pytest.mark.parametrize(("point", "name"), FORWARD.items())
 def test_a_rename_killed_at_a_step_is_finished_or_undone(
     world: World, point: str, name: str

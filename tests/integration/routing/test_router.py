@@ -45,6 +45,7 @@ REFUSED: list[tuple[dict[str, Any], type[IapeerError], str]] = [
 ]
 
 
+@pytest.mark.requirement("send:check:order", "send:refuse:self", "send:refuse:nothing-stored")
 async def test_every_refusal_stores_nothing() -> None:
     async with open_house("ann") as house:
         for change, kind, words in REFUSED:
@@ -81,6 +82,7 @@ async def test_fifty_sends_at_once_do_not_pass_a_full_queue() -> None:
         assert await house.count() == 10
 
 
+@pytest.mark.requirement("send:result:offline")
 async def test_a_send_to_a_reader_that_is_off_line_is_answered_at_once() -> None:
     async with open_house() as house:
         house.create("svc", runtime="api")
@@ -123,6 +125,7 @@ async def test_a_sender_waits_for_a_live_reader_only_so_long(
         await house.wait(sent.message_id, "seen")
 
 
+@pytest.mark.requirement("delivery:composer:draft")
 async def test_a_hold_is_an_answer_at_once() -> None:
     async with open_house("ann") as house:
         await house.live("ann")
@@ -182,6 +185,7 @@ def _two_runtimes(house: House, name: str) -> None:
     registry.change(change)
 
 
+@pytest.mark.requirement("send:order")
 async def test_an_unpinned_message_follows_the_ones_before_it() -> None:
     async with open_house("ann", misbehave="hang_at_start", wait_waking_s=0.3) as house:
         _two_runtimes(house, "ann")

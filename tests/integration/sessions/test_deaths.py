@@ -20,6 +20,7 @@ def _exits(house: House) -> str:
     return log.read_text(encoding="utf-8") if log.exists() else ""
 
 
+@pytest.mark.requirement("logs:exits")
 async def test_a_killed_program_is_recorded_and_the_next_message_wakes_a_new_one() -> None:
     async with open_house("ann") as house:
         first = await house.live("ann")
@@ -34,6 +35,7 @@ async def test_a_killed_program_is_recorded_and_the_next_message_wakes_a_new_one
         assert house.bodies("ann") == ["NOTHING", "NOTHING"]
 
 
+@pytest.mark.requirement("logs:exits:server")
 async def test_a_killed_tmux_server_is_noticed_and_its_program_does_not_stay() -> None:
     async with open_house("ann") as house:
         first = await house.live("ann")
@@ -45,6 +47,7 @@ async def test_a_killed_tmux_server_is_noticed_and_its_program_does_not_stay() -
         assert house.bodies("ann") == ["NOTHING", "NOTHING"]
 
 
+@pytest.mark.requirement("logs:exits")
 async def test_an_exit_status_and_the_last_words_are_kept() -> None:
     async with open_house("ann") as house:
         await house.live("ann")
@@ -60,6 +63,7 @@ async def test_an_exit_status_and_the_last_words_are_kept() -> None:
         assert "exit status 5" in deaths[0].detail
 
 
+@pytest.mark.requirement("lifecycle:crash-loop")
 async def test_three_failed_boots_hold_broken_and_start_clears() -> None:
     async with open_house("ann", misbehave="exit_at_start=1") as house:
         sent = await house.send("ann", "NOTHING\npatient")
@@ -77,6 +81,7 @@ async def test_three_failed_boots_hold_broken_and_start_clears() -> None:
         assert left == []
 
 
+@pytest.mark.requirement("lifecycle:crash-loop")
 async def test_a_broken_peer_is_tried_again_slowly_by_itself() -> None:
     async with open_house("ann", misbehave="exit_at_start=1", boot_backoff_max_s=0.5) as house:
         sent = await house.send("ann")

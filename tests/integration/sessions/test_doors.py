@@ -16,6 +16,7 @@ from tests.integration.routing.house import House, open_house, until
 pytestmark = [pytest.mark.anyio, pytest.mark.real_tmux]
 
 
+@pytest.mark.requirement("delivery:submit:again")
 async def test_a_swallowed_enter_is_pressed_again() -> None:
     async with open_house("ann", misbehave="swallow_enter=2") as house:
         sent = await house.send("ann", "NOTHING\nhello")
@@ -24,6 +25,7 @@ async def test_a_swallowed_enter_is_pressed_again() -> None:
         assert house.bodies("ann") == ["NOTHING\nhello"]
 
 
+@pytest.mark.requirement("delivery:submit:again")
 async def test_enters_swallowed_beyond_the_doors_patience_are_pressed_on_by_the_lane() -> None:
     async with open_house("ann", misbehave="swallow_enter=5", evidence_s=10.0) as house:
         sent = await house.send("ann", "NOTHING\nhello")
@@ -35,6 +37,7 @@ async def test_enters_swallowed_beyond_the_doors_patience_are_pressed_on_by_the_
 DRAFT = "half a thought: $(id) 'quoted'"
 
 
+@pytest.mark.requirement("delivery:composer:draft", "delivery:composer:ceiling")
 async def test_a_draft_is_never_touched_and_messages_follow_it_in_order() -> None:
     async with open_house("ann") as house:
         await house.live("ann")
@@ -226,6 +229,7 @@ async def test_cat_takes_messages() -> None:
         await until(lambda: _screen(house, "ann", "cat").count("<msg>meow</msg>") == 2)
 
 
+@pytest.mark.requirement("envelope:compact:where", "delivery:router")
 async def test_the_pane_door_gives_a_router_the_wire_form() -> None:
     async with open_house() as house:
         await house.close()

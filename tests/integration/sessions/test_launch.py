@@ -29,6 +29,7 @@ async def _failure(house: House, name: str = "ann", runtime: str = "demo") -> La
     return failed.value
 
 
+@pytest.mark.requirement("launch:socket-folder", "launch:first-message")
 async def test_a_peer_that_sleeps_is_ready_within_its_first_message() -> None:
     async with open_house("ann") as house:
         sent = await house.send("ann", "NOTHING")
@@ -40,6 +41,7 @@ async def test_a_peer_that_sleeps_is_ready_within_its_first_message() -> None:
         assert not [name for name in house.leftovers() if name.startswith(".handoff")]
 
 
+@pytest.mark.requirement("send:refuse:folder", "send:refuse:nothing-stored")
 async def test_a_folder_that_is_gone_is_named_at_launch_and_at_send() -> None:
     async with open_house("ann") as house:
         shutil.rmtree(house.paths.peer_home("ann"))
@@ -53,6 +55,7 @@ async def test_a_folder_that_is_gone_is_named_at_launch_and_at_send() -> None:
 GONE = 'id = "gone"\n[launch]\nargv = ["no-such-program-here"]\n'
 
 
+@pytest.mark.requirement("send:refuse:folder")
 async def test_a_program_that_is_not_installed_is_named_at_launch_and_at_send() -> None:
     async with open_house() as house:
         await house.close()
@@ -66,6 +69,7 @@ async def test_a_program_that_is_not_installed_is_named_at_launch_and_at_send() 
         assert await house.count() == 0
 
 
+@pytest.mark.requirement("launch:failure:vanished")
 async def test_a_program_that_ends_at_once_leaves_its_last_words() -> None:
     async with open_house() as house:
         await house.close()
@@ -82,6 +86,7 @@ async def test_a_program_that_ends_at_once_leaves_its_last_words() -> None:
     assert "licence expired" in failed.message
 
 
+@pytest.mark.requirement("launch:failure:vanished", "launch:failure:clean")
 @pytest.mark.parametrize(
     ("switch", "code", "words"),
     [("exit_at_start=3", "exited", "exit status 3"), ("hang_at_start", "not_ready", "within 1 s")],
@@ -95,6 +100,7 @@ async def test_a_misbehaving_start_is_named(switch: str, code: str, words: str) 
         assert (failed.code, words in failed.message) == (code, True), failed.message
 
 
+@pytest.mark.requirement("launch:failure:never-ready")
 async def test_a_boot_that_hangs_shows_its_pane_and_takes_a_program_with_it_that_ignores_hangups() -> None:
     async with open_house() as house:
         await house.close()
@@ -111,6 +117,7 @@ async def test_a_boot_that_hangs_shows_its_pane_and_takes_a_program_with_it_that
     assert "pane tail: waiting for a login" in failed.message
 
 
+@pytest.mark.requirement("launch:dialogs")
 async def test_a_dialog_at_start_is_answered_as_a_person_would() -> None:
     async with open_house("ann", misbehave="dialog") as house:
         sent = await house.send("ann", "NOTHING")
@@ -123,6 +130,7 @@ async def test_a_slow_start_is_waited_for() -> None:
         assert sent.delivered
 
 
+@pytest.mark.requirement("launch:failure:clean")
 @pytest.mark.parametrize("after_s", [0.0, 0.01, 0.03, 0.06, 0.1, 0.2, 0.5])
 async def test_stop_in_the_middle_of_a_boot_takes_effect_and_leaves_nothing(
     after_s: float,
@@ -159,6 +167,7 @@ async def test_a_socket_path_beyond_the_limit_is_a_named_failure_that_leaves_no_
         shutil.rmtree(deep.parent)
 
 
+@pytest.mark.requirement("launch:one-session")
 async def test_fifty_sends_at_once_make_one_session() -> None:
     async with open_house("ann") as house:
         sent = await asyncio.gather(*(house.send("ann", f"NOTHING\n{n}") for n in range(50)))
@@ -193,6 +202,7 @@ async def test_a_boot_that_waits_for_room_can_be_stopped() -> None:
         await house.nothing_left()
 
 
+@pytest.mark.requirement("launch:env:peer", "launch:env:foreign")
 async def test_a_session_inherits_neither_our_secrets_nor_another_sessions_name() -> None:
     foreign = {
         "PEER_TOKEN": "stolen",

@@ -69,6 +69,7 @@ def test_the_program_ignores_no_signal(folder: Path) -> None:
     assert run(stub_argv(path)).stdout.split() == ["SigIgn:", "0" * 16]
 
 
+@pytest.mark.requirement("launch:secrets")
 def test_no_argument_shows_what_the_program_gets(folder: Path) -> None:
     path = write_handoff(folder, ["prog", "secret"], {"TOKEN": "secret"}, folder)
     assert "secret" not in " ".join(stub_argv(path))

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.anyio, pytest.mark.real_tmux]
 
 
+@pytest.mark.requirement("delivery:paste:bracketed")
 async def test_a_paste_and_its_enter_arrive_and_leave_their_markers(rig: Rig) -> None:
     await rig.record()
     assert await rig.server.option(PASTED) is None
@@ -34,6 +35,7 @@ async def test_a_paste_and_its_enter_arrive_and_leave_their_markers(rig: Rig) ->
     assert await rig.raw("list-buffers") == []
 
 
+@pytest.mark.requirement("delivery:paste:bracketed", "delivery:router")
 async def test_lf_stays_lf_and_a_paste_is_bracketed_where_asked_for(rig: Rig) -> None:
     await rig.record("bracketed")
     await shown(rig.server, "READY")
@@ -41,6 +43,7 @@ async def test_lf_stays_lf_and_a_paste_is_bracketed_where_asked_for(rig: Rig) ->
     assert await rig.recorded(16) == b"\x1b[200~a\nb\n\x1b[201~"
 
 
+@pytest.mark.requirement("delivery:paste:large")
 async def test_64_kb_that_end_in_a_semicolon_arrive_whole(rig: Rig) -> None:
     await rig.record()
     text = "".join(f"{n} 'x' \"y\" $HOME #{{pid}} \\ é 北\n" for n in range(2000)) + ";"
@@ -50,6 +53,7 @@ async def test_64_kb_that_end_in_a_semicolon_arrive_whole(rig: Rig) -> None:
     assert await rig.recorded(len(body)) == body
 
 
+@pytest.mark.requirement("launch:dead-pane")
 async def test_a_paste_into_a_dead_pane_is_refused_and_the_server_lives(rig: Rig) -> None:
     birth = await rig.start(["sh", "-c", "exit 3"])
     await until_dead(rig.server)
@@ -114,6 +118,7 @@ async def test_a_stopped_program_that_reads_late_gets_the_whole_paste(rig: Rig) 
     assert await rig.recorded(len(body)) == body
 
 
+@pytest.mark.requirement("delivery:exact-target")
 async def test_a_name_that_is_a_prefix_of_the_session_reaches_nobody(rig: Rig) -> None:
     await rig.start(rig.recorder(), session="claude-iapeer")
     await until(rig.log.exists)
@@ -131,6 +136,7 @@ async def test_a_name_that_is_a_prefix_of_the_session_reaches_nobody(rig: Rig) -
     assert await rig.raw("list-buffers") == []
 
 
+@pytest.mark.requirement("launch:secrets")
 async def test_the_body_is_on_no_command_line_and_its_file_is_private(rig: Rig) -> None:
     birth = await rig.record()
     await rig.server.option(PASTED)

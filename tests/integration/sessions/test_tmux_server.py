@@ -48,6 +48,7 @@ async def test_the_server_has_the_given_environment_and_no_other(
     assert names - own == set(ENV)
 
 
+@pytest.mark.requirement("launch:tmux:own-config")
 async def test_the_users_own_configuration_is_not_read(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -99,6 +100,7 @@ async def test_a_program_that_was_killed_leaves_the_signal(rig: Rig) -> None:
         await rig.server.kill()
 
 
+@pytest.mark.requirement("launch:tmux:relaunch")
 async def test_a_start_right_after_a_kill_succeeds(rig: Rig) -> None:
     for _ in range(20):
         await rig.start(["sleep", "60"])
@@ -116,6 +118,7 @@ async def test_a_start_right_after_a_kill_succeeds(rig: Rig) -> None:
     assert last.server_pid != first.server_pid
 
 
+@pytest.mark.requirement("launch:tmux:relaunch")
 async def test_a_stale_socket_file_is_cleared(rig: Rig) -> None:
     birth = await rig.start(["sleep", "60"])
     os.kill(birth.server_pid, signal.SIGKILL)
@@ -303,6 +306,7 @@ async def test_both_ways_give_the_same_answers(short: Path) -> None:
         await rig.server.kill()
 
 
+@pytest.mark.requirement("names:socket:length")
 async def test_the_longest_socket_path_works_and_a_longer_one_is_refused_early(short: Path) -> None:
     longest = short / ("s" * (107 - len(str(short)) - 1))
     assert len(str(longest)) == 107

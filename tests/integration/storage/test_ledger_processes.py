@@ -110,6 +110,7 @@ def test_two_processes_may_create_the_ledger_at_once(path: Path) -> None:
     assert [p.name for p in path.parent.iterdir() if p.name.endswith(".tmp")] == []
 
 
+@pytest.mark.requirement("storage:ledger")
 @pytest.mark.parametrize("acknowledged", [1, 50, 400])
 def test_what_was_acknowledged_survives_kill_9(path: Path, acknowledged: int) -> None:
     with child("accept_for_ever", path, 8) as process:
@@ -337,6 +338,7 @@ def test_a_read_only_ledger_is_refused_and_left_as_it_was(open_folder: Path, how
     assert path.stat().st_mode & 0o777 == 0o400
 
 
+@pytest.mark.requirement("storage:private")
 def test_file_and_folder_are_private(path: Path) -> None:
     old = os.umask(0)
     try:

@@ -406,6 +406,7 @@ def test_the_last_known_version_is_told_while_the_ledger_is_away(
     ledger.close()
 
 
+@pytest.mark.requirement("storage:ledger")
 def test_the_settings_that_make_a_commit_durable_are_on(ledger: Ledger) -> None:
     def pragmas(conn: sqlite3.Connection) -> dict[str, object]:
         names = ("journal_mode", "synchronous", "fullfsync", "checkpoint_fullfsync", "foreign_keys")

@@ -28,6 +28,7 @@ def announce(daemon: FakeDaemon, root: Path, facts: dict[str, Any]) -> None:
     daemon.on("GET", "/api/v1/status", {"ok": True, "status": facts})
 
 
+@pytest.mark.requirement("cli:status:healthy")
 def test_a_daemon_that_answers_is_healthy(healthy: FakeDaemon, run: Run, root: Path) -> None:
     done = run("status")
     assert (done.status, done.err) == (0, "")
@@ -62,6 +63,7 @@ def test_problems_and_an_old_daemon_are_told_and_it_is_still_healthy(
     ]
 
 
+@pytest.mark.requirement("cli:status:healthy")
 def test_no_daemon_is_not_healthy(run: Run, root: Path) -> None:
     done = run("status")
     assert done.status == 1
@@ -73,6 +75,7 @@ def test_no_daemon_is_not_healthy(run: Run, root: Path) -> None:
     assert (shown["healthy"], shown["error"]["code"]) == (False, "daemon_down")
 
 
+@pytest.mark.requirement("cli:status:request")
 def test_a_daemon_that_only_listens_is_not_healthy(daemon: FakeDaemon, run: Run) -> None:
     daemon.refuse("GET", "/api/v1/ping", 500, "internal error")
     done = run("status")

@@ -20,18 +20,21 @@ def send(*tokens: str) -> grammar.Call:
     return call
 
 
+@pytest.mark.requirement("cli:flags:value")
 def test_an_option_takes_the_next_token_or_what_follows_its_equals_sign() -> None:
     assert send("bob", "--message", "hi").get("message") == "hi"
     assert send("bob", "--message=hi").get("message") == "hi"
     assert send("bob", "--message=a=b").get("message") == "a=b"
 
 
+@pytest.mark.requirement("cli:flags:value")
 def test_an_empty_value_is_given_with_an_equals_sign_or_as_an_empty_token() -> None:
     assert send("bob", "--topic=").get("topic") == ""
     assert send("bob", "--topic", "").get("topic") == ""
     assert send("bob").get("topic") is None
 
 
+@pytest.mark.requirement("cli:flags:boolean")
 def test_a_boolean_option_does_not_swallow_the_word_after_it() -> None:
     call = grammar.parse(REMOVE, ["--force", "bob"])
     assert call is not None
@@ -39,6 +42,7 @@ def test_a_boolean_option_does_not_swallow_the_word_after_it() -> None:
     assert call.need("peer") == "bob"
 
 
+@pytest.mark.requirement("cli:flags:value")
 @pytest.mark.parametrize("value", ["--json", "--force is a flag", "--", "--x=y"])
 def test_a_token_that_begins_with_two_hyphens_is_never_taken_for_a_value(value: str) -> None:
     with pytest.raises(UsageError, match="--message needs a value"):
@@ -51,6 +55,7 @@ def test_a_value_may_begin_with_one_hyphen(value: str) -> None:
     assert send("bob", "--message", value).get("message") == value
 
 
+@pytest.mark.requirement("cli:help:anywhere")
 @pytest.mark.parametrize("verb", BY_NAME.values(), ids=list(BY_NAME))
 @pytest.mark.parametrize("ask", ["--help", "-h"])
 def test_help_wins_over_everything_else_on_the_line(verb: Verb, ask: str) -> None:
@@ -58,6 +63,7 @@ def test_help_wins_over_everything_else_on_the_line(verb: Verb, ask: str) -> Non
     assert grammar.parse(verb, ["--no-such-option", "a", "b", "c", "d", ask]) is None
 
 
+@pytest.mark.requirement("cli:help:value")
 def test_help_is_a_token_of_its_own_and_not_a_value_or_a_word_after_the_options() -> None:
     assert send("bob", "--message=--help").get("message") == "--help"
     assert send("bob", "--", "--help").get("text") == "--help"
@@ -76,6 +82,7 @@ def test_a_repeated_option_keeps_its_order_and_others_may_not_be_repeated() -> N
         grammar.parse(SEND, ["bob", "--message", "a", "--message", "b"])
 
 
+@pytest.mark.requirement("cli:usage")
 @pytest.mark.parametrize(
     ("tokens", "message", "hint"),
     [

@@ -44,6 +44,7 @@ def team(daemon: FakeDaemon) -> FakeDaemon:
     return daemon
 
 
+@pytest.mark.requirement("cli:list:text")
 def test_the_table_shows_each_runtimes_state(team: FakeDaemon, run: Run) -> None:
     done = run("list")
     assert (done.status, done.err) == (0, "")
@@ -55,6 +56,7 @@ def test_the_table_shows_each_runtimes_state(team: FakeDaemon, run: Run) -> None
     )
 
 
+@pytest.mark.requirement("cli:list:json")
 def test_the_json_has_the_contracts_shape_and_words(team: FakeDaemon, run: Run) -> None:
     done = run("list", "--json")
     shown = json.loads(done.out)
@@ -74,6 +76,7 @@ def test_the_json_has_the_contracts_shape_and_words(team: FakeDaemon, run: Run) 
     assert shown[3]["runtimes"] == [{"runtime": "demo", "status": "asleep", "detail": "broken"}]
 
 
+@pytest.mark.requirement("cli:list:empty")
 def test_no_peers_is_said(daemon: FakeDaemon, run: Run) -> None:
     daemon.on(*PEERS, {"ok": True, "peers": []})
     assert run("list").out == "no peers registered\n"

@@ -35,6 +35,7 @@ def test_the_help_of_a_verb_is_whole(verb: Verb, capsys: Out, snapshot: Snapshot
     assert len(verb.examples) >= 2
 
 
+@pytest.mark.requirement("cli:help:anywhere")
 @pytest.mark.parametrize("verb", VERBS, ids=list(BY_NAME))
 def test_help_is_the_same_however_it_is_asked_for(verb: Verb, capsys: Out) -> None:
     expected = grammar.explain(verb) + "\n"
@@ -48,6 +49,7 @@ def test_help_is_the_same_however_it_is_asked_for(verb: Verb, capsys: Out) -> No
         assert capsys.readouterr() == (expected, "")
 
 
+@pytest.mark.requirement("cli:help:anywhere")
 @pytest.mark.parametrize("verb", VERBS, ids=list(BY_NAME))
 def test_help_does_nothing_else(verb: Verb, daemon: FakeDaemon, root: Path, capsys: Out) -> None:
     before = sorted(root.rglob("*"))
@@ -84,6 +86,7 @@ def test_no_verb_at_all_is_usage_on_stderr(capsys: Out) -> None:
     assert capsys.readouterr() == ("", grammar.overview() + "\n")
 
 
+@pytest.mark.requirement("cli:usage")
 @pytest.mark.parametrize("line", [["lst"], ["lst", "--json"], ["help", "lst"]])
 def test_an_unknown_verb_says_what_there_is(line: list[str], capsys: Out) -> None:
     assert main.main(line) == 2
@@ -97,12 +100,14 @@ def test_an_unknown_verb_lists_the_known_ones(capsys: Out) -> None:
     assert capsys.readouterr().err == (f"iapeer: unknown verb 'qqq'\nverbs: {' '.join(BY_NAME)}\n")
 
 
+@pytest.mark.requirement("cli:version")
 @pytest.mark.parametrize("line", [["version"], ["--version"], ["-v"]])
 def test_the_version_is_one_line(line: list[str], capsys: Out) -> None:
     assert main.main(line) == 0
     assert capsys.readouterr() == (f"{__version__}\n", "")
 
 
+@pytest.mark.requirement("cli:errors")
 def test_an_error_is_a_sentence_and_a_hint(capsys: Out, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(call: grammar.Call) -> int:
         raise PeerNotFound("peer 'x' is not registered", hint="look")

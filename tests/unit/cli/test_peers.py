@@ -34,6 +34,7 @@ def install(root: Path, program: Path, *names: str) -> None:
         (program / name).chmod(0o700)
 
 
+@pytest.mark.requirement("cli:create")
 def test_create_makes_folder_profile_and_record(run: Run, root: Path) -> None:
     done = run("create", "Bob", "--runtime", "demo", "--description", "Tests", "--json")
     cwd = root / "peers" / "bob"
@@ -50,6 +51,7 @@ def test_create_makes_folder_profile_and_record(run: Run, root: Path) -> None:
     assert profile(cwd)["personality"] == "bob"
 
 
+@pytest.mark.requirement("registry:create:again", "cli:create")
 def test_create_says_what_it_did_and_may_be_repeated(run: Run, root: Path) -> None:
     cwd = root / "peers" / "bob"
     assert run("create", "bob", "--runtime", "demo").out == f"created peer bob (demo) in {cwd}\n"
@@ -58,6 +60,7 @@ def test_create_says_what_it_did_and_may_be_repeated(run: Run, root: Path) -> No
     assert profile_path(cwd).read_bytes() == before
 
 
+@pytest.mark.requirement("registry:create:home")
 def test_create_takes_a_place_and_a_nature(run: Run, tmp_path: Path) -> None:
     done = run(
         *("create", "bob", "--runtime", "demo", "--intelligence", "natural"),
@@ -68,11 +71,13 @@ def test_create_takes_a_place_and_a_nature(run: Run, tmp_path: Path) -> None:
     assert profile(tmp_path / "sub" / "bob")["intelligence"] == "natural"
 
 
+@pytest.mark.requirement("names:intelligence:default")
 def test_a_program_peer_is_absent_by_its_runtime(run: Run, root: Path) -> None:
     assert run("create", "ci-bot", "--runtime", "api").status == 0
     assert profile(root / "peers" / "ci-bot")["intelligence"] == "absent"
 
 
+@pytest.mark.requirement("cli:create:refused")
 @pytest.mark.parametrize(
     ("words", "told"),
     [
@@ -94,6 +99,7 @@ def test_create_refuses_and_leaves_nothing(
     assert not list((root / "peers").glob("*"))
 
 
+@pytest.mark.requirement("cli:init:runtime")
 def test_without_an_installed_runtime_the_known_ones_are_offered(
     run: Run, root: Path, program: Path
 ) -> None:
@@ -105,12 +111,14 @@ def test_without_an_installed_runtime_the_known_ones_are_offered(
     assert "api" in hint
 
 
+@pytest.mark.requirement("cli:init:runtime")
 def test_the_only_installed_runtime_is_taken(run: Run, root: Path, program: Path) -> None:
     install(root, program, "mytool")
     assert run("create", "bob", env={"PATH": str(program)}).status == 0
     assert profile(root / "peers" / "bob")["default_runtime"] == "mytool"
 
 
+@pytest.mark.requirement("cli:init:runtime")
 def test_of_several_installed_runtimes_one_must_be_named_unless_claude_is_there(
     run: Run, root: Path, program: Path
 ) -> None:
@@ -132,6 +140,7 @@ def test_a_named_runtime_must_be_installed(run: Run, root: Path, program: Path) 
     )
 
 
+@pytest.mark.requirement("cli:init:name")
 def test_init_makes_this_folder_a_peer_named_after_it(run: Run, root: Path) -> None:
     cwd = root / "My Project"
     cwd.mkdir()
@@ -143,6 +152,7 @@ def test_init_makes_this_folder_a_peer_named_after_it(run: Run, root: Path) -> N
     assert profile_path(cwd).read_bytes() == before
 
 
+@pytest.mark.requirement("profile:birth:discovery", "cli:init:runtime")
 def test_init_follows_the_marks_of_an_agent_in_the_folder(
     run: Run, root: Path, program: Path
 ) -> None:
@@ -153,6 +163,7 @@ def test_init_follows_the_marks_of_an_agent_in_the_folder(
     assert profile(cwd)["default_runtime"] == "codex"
 
 
+@pytest.mark.requirement("profile:birth:again")
 def test_init_can_add_a_runtime_and_the_default_stays(run: Run, root: Path) -> None:
     cwd = root / "bob"
     cwd.mkdir()
@@ -168,6 +179,7 @@ def test_init_refuses_a_folder_that_is_not_there(run: Run, root: Path) -> None:
     assert done.err.startswith(f"iapeer init: {root / 'none'} is not a folder\n")
 
 
+@pytest.mark.requirement("cli:remove")
 def test_remove_asks_the_daemon_and_tells_what_went(daemon: FakeDaemon, run: Run) -> None:
     answer = {
         "personality": "bob",
@@ -190,6 +202,7 @@ def test_remove_asks_the_daemon_and_tells_what_went(daemon: FakeDaemon, run: Run
     assert daemon.asked[1].body == {"force": False}
 
 
+@pytest.mark.requirement("registry:remove:absent")
 def test_removing_nobody_is_no_error(daemon: FakeDaemon, run: Run) -> None:
     daemon.on(
         "POST", "/api/v1/peers/bob/remove", {"ok": True, "result": {"action": "absent", "cwd": ""}}
@@ -198,6 +211,7 @@ def test_removing_nobody_is_no_error(daemon: FakeDaemon, run: Run) -> None:
     assert (done.status, done.out) == (0, '"bob" not registered — no-op\n')
 
 
+@pytest.mark.requirement("registry:remove:live")
 def test_a_live_peer_is_not_removed_without_force(daemon: FakeDaemon, run: Run) -> None:
     daemon.refuse("POST", "/api/v1/peers/bob/remove", 409, '"bob" is live', "use --force")
     done = run("remove", "bob")
@@ -224,6 +238,7 @@ def test_rename_asks_the_daemon(daemon: FakeDaemon, run: Run) -> None:
     assert daemon.asked[0].body == {"to": "rob"}
 
 
+@pytest.mark.requirement("cli:verify:status")
 def test_verify_finds_drift_and_fix_mends_it(run: Run, root: Path) -> None:
     run("create", "bob", "--runtime", "demo")
     path = profile_path(root / "peers" / "bob")
@@ -242,6 +257,7 @@ def test_verify_finds_drift_and_fix_mends_it(run: Run, root: Path) -> None:
     )
 
 
+@pytest.mark.requirement("cli:verify:json")
 def test_verify_fix_with_json_keeps_stdout_json(run: Run, root: Path) -> None:
     run("create", "bob", "--runtime", "demo")
     profile_path(root / "peers" / "bob").unlink()
@@ -252,6 +268,7 @@ def test_verify_fix_with_json_keeps_stdout_json(run: Run, root: Path) -> None:
     assert "bob: local profile missing" in done.err
 
 
+@pytest.mark.requirement("cli:verify:status")
 def test_a_host_without_peers_is_in_order(run: Run) -> None:
     done = run("verify")
     assert (done.status, done.err) == (0, "")

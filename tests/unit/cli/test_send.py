@@ -29,6 +29,7 @@ def accepting(daemon: FakeDaemon) -> FakeDaemon:
     return daemon
 
 
+@pytest.mark.requirement("cli:send:text", "cli:send:options")
 def test_every_option_arrives_as_given(accepting: FakeDaemon, run: Run, root: Path) -> None:
     done = run(
         *("send", "bob", "--message", "hello\n  wörld", "--from=claude-alice", "--topic", "t"),
@@ -50,12 +51,14 @@ def test_every_option_arrives_as_given(accepting: FakeDaemon, run: Run, root: Pa
     assert "x-iapeer-token" not in asked.headers
 
 
+@pytest.mark.requirement("cli:send:said")
 @pytest.mark.parametrize("state", ["landed", "seen"])
 def test_delivered_is_said_of_what_the_reader_has(daemon: FakeDaemon, run: Run, state: str) -> None:
     daemon.on(*SEND, result(state))
     assert run("send", "bob", "hi", "--from", "claude-a").out == "delivered to bob (claude)\n"
 
 
+@pytest.mark.requirement("send:result:queued", "cli:send:said")
 @pytest.mark.parametrize(
     ("state", "reason", "words"),
     [
@@ -99,6 +102,7 @@ def test_json_is_the_daemons_own_answer(accepting: FakeDaemon, run: Run) -> None
     assert json.loads(done.out) == result()
 
 
+@pytest.mark.requirement("cli:send:text")
 def test_the_message_may_come_from_stdin_or_a_file(
     accepting: FakeDaemon, process: Run, tmp_path: Path
 ) -> None:
@@ -135,6 +139,7 @@ def test_without_token_the_environments_identity_speaks(accepting: FakeDaemon, r
     assert accepting.asked[0].body["from"] == "claude-alice"
 
 
+@pytest.mark.requirement("caller:process:runtime")
 def test_a_person_in_a_peers_folder_speaks_as_that_peer(
     accepting: FakeDaemon, run: Run, root: Path
 ) -> None:
@@ -162,6 +167,7 @@ def test_a_refusal_is_the_daemons_own_sentence(daemon: FakeDaemon, run: Run) -> 
     assert len(daemon.asked[0].body["message"]) == 16001
 
 
+@pytest.mark.requirement("cli:send:by-daemon")
 def test_no_daemon_says_so_and_how_to_start_one(root: Path, run: Run) -> None:
     done = run("send", "bob", "hi", "--from", "claude-a")
     assert (done.status, done.out) == (1, "")
@@ -170,6 +176,7 @@ def test_no_daemon_says_so_and_how_to_start_one(root: Path, run: Run) -> None:
     )
 
 
+@pytest.mark.requirement("cli:send:text")
 @pytest.mark.parametrize(
     "words",
     [

@@ -42,6 +42,7 @@ def actions(daemon: FakeDaemon, verb: str, name: str, **done: str) -> None:
     daemon.on("POST", f"/api/v1/peers/{name}/{verb}", {"ok": True, "actions": done})
 
 
+@pytest.mark.requirement("cli:stop")
 @pytest.mark.parametrize(("verb", "did"), [("stop", "stopped"), ("start", "started")])
 def test_a_line_per_runtime_tells_what_was_done(
     daemon: FakeDaemon, run: Run, verb: str, did: str
@@ -58,6 +59,7 @@ def test_a_line_per_runtime_tells_what_was_done(
     assert daemon.asked[1].body == {"runtime": "codex"}
 
 
+@pytest.mark.requirement("cli:stop", "cli:start:failed")
 def test_all_means_every_registered_peer_and_one_that_fails_spares_no_other(
     daemon: FakeDaemon, run: Run
 ) -> None:
@@ -72,6 +74,7 @@ def test_all_means_every_registered_peer_and_one_that_fails_spares_no_other(
     assert done.err == "iapeer stop: bob: bob does not obey\nhint: try again\n"
 
 
+@pytest.mark.requirement("cli:stop:nobody")
 @pytest.mark.parametrize("words", [[], ["bob", "--all"]], ids=["nobody", "both"])
 @pytest.mark.parametrize("verb", ["stop", "start"])
 def test_nobody_and_everybody_at_once_are_usage_and_nothing_is_done(
@@ -85,6 +88,7 @@ def test_nobody_and_everybody_at_once_are_usage_and_nothing_is_done(
     assert daemon.asked == []
 
 
+@pytest.mark.requirement("cli:stop:unknown")
 def test_an_unknown_peer_is_the_daemons_error(daemon: FakeDaemon, run: Run) -> None:
     message = "peer 'bob' is not registered"
     daemon.refuse("POST", "/api/v1/peers/bob/stop", 404, message, "iapeer list shows who is")
@@ -171,6 +175,7 @@ def test_attach_forgets_the_tmux_it_was_called_from(
     assert screen.drawn.splitlines()[1].startswith(f"[] -S {root}/t attach -t =demo-bob ;")
 
 
+@pytest.mark.requirement("launch:tmux:one-server", "cli:attach")
 @pytest.mark.real_tmux
 def test_attach_becomes_tmux_on_that_session(
     daemon: FakeDaemon, tmux: Path, environ: dict[str, str]
@@ -185,6 +190,7 @@ def test_attach_becomes_tmux_on_that_session(
     assert screen.end() == 0
 
 
+@pytest.mark.requirement("cli:attach")
 @pytest.mark.real_tmux
 def test_attach_ends_with_tmuxs_own_status(
     daemon: FakeDaemon, tmux: Path, environ: dict[str, str]
@@ -197,6 +203,7 @@ def test_attach_ends_with_tmuxs_own_status(
     assert "can't find session: demo-b" in screen.drawn
 
 
+@pytest.mark.requirement("cli:attach")
 def test_attach_tells_why_a_peer_did_not_come_up(
     daemon: FakeDaemon, environ: dict[str, str]
 ) -> None:

@@ -12,6 +12,7 @@ def make(**changes: Any) -> Draft:
     return Draft(**({"to": "bob", "message": "hello"} | changes))
 
 
+@pytest.mark.requirement("send:check:message", "send:check:units")
 @pytest.mark.parametrize(
     "draft",
     [
@@ -26,6 +27,12 @@ def test_drafts_within_the_limits_pass(draft: Draft) -> None:
     validate(draft)
 
 
+@pytest.mark.requirement(
+    "send:check:message",
+    "send:check:topic",
+    "send:check:attachments",
+    "send:check:names",
+)
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -52,6 +59,7 @@ def test_each_limit_is_named_with_the_measured_value(changes: dict[str, Any], me
     assert caught.value.hint
 
 
+@pytest.mark.requirement("send:check:order")
 def test_faults_are_reported_in_the_order_of_the_contract() -> None:
     faults: list[tuple[str, Any, Any, str]] = [
         ("attachments", ("x",) * 21, ("/a\n", "x"), "20 item limit"),

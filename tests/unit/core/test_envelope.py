@@ -64,6 +64,7 @@ envelopes = st.builds(
 )
 
 
+@pytest.mark.requirement("envelope:wire:form", "envelope:wire:ids", "envelope:wire:ts")
 def test_the_wire_form_is_the_one_of_the_contract() -> None:
     envelope = make(
         "hello\nthere",
@@ -84,6 +85,7 @@ def test_the_wire_form_is_the_one_of_the_contract() -> None:
     )
 
 
+@pytest.mark.requirement("envelope:wire:form", "envelope:wire:topic", "envelope:wire:cdata")
 def test_the_plainest_wire_form_has_neither_options_nor_attachments() -> None:
     assert encode(make("a]]>b", from_intelligence=None, topic="  ")) == (
         '<iap from-personality="alice" from-runtime="claude">\n'
@@ -93,6 +95,7 @@ def test_the_plainest_wire_form_has_neither_options_nor_attachments() -> None:
     )
 
 
+@pytest.mark.requirement("envelope:wire:line-ends", "envelope:decode:round-trip")
 @settings(max_examples=300, deadline=None)
 @given(envelopes)
 def test_any_envelope_survives_the_wire(envelope: Envelope) -> None:
@@ -101,6 +104,7 @@ def test_any_envelope_survives_the_wire(envelope: Envelope) -> None:
     assert extract(wire) == ([wire], "")
 
 
+@pytest.mark.requirement("envelope:compact:form")
 @settings(max_examples=300, deadline=None)
 @given(envelopes)
 def test_the_compact_form_carries_the_same_but_the_time(envelope: Envelope) -> None:
@@ -112,6 +116,12 @@ def test_the_compact_form_carries_the_same_but_the_time(envelope: Envelope) -> N
     assert extract(compact) == ([compact], "")
 
 
+@pytest.mark.requirement(
+    "envelope:wire:cdata",
+    "envelope:wire:line-ends",
+    "envelope:decode:body",
+    "envelope:decode:attachments",
+)
 @pytest.mark.parametrize(
     "body",
     [
@@ -139,11 +149,13 @@ def test_bodies_and_paths_full_of_markup_stay_intact(
     assert extract(wire + compact) == ([wire, compact], "")
 
 
+@pytest.mark.requirement("envelope:wire:escape")
 def test_a_topic_that_imitates_an_attribute_does_not_change_the_sender() -> None:
     envelope = make(topic="x from= runtime=", id="abcdefghijkl")
     assert decode(encode(envelope)) == envelope
 
 
+@pytest.mark.requirement("envelope:wire:escape")
 def test_attributes_never_break_the_line_of_the_open_tag() -> None:
     envelope = make(topic="a\nb\r\x1b[0m\x85c\u2028d\t", from_runtime="cl\naude")
     first, second = encode(envelope).split("\n")[:2]
@@ -152,6 +164,7 @@ def test_attributes_never_break_the_line_of_the_open_tag() -> None:
     assert decode(encode(envelope)).topic == "a b  [0m c d"
 
 
+@pytest.mark.requirement("envelope:wire:topic")
 def test_a_topic_is_cut_to_200_before_escaping() -> None:
     assert decode(encode(make(topic='"' * 250))).topic == '"' * 200
 
@@ -163,6 +176,7 @@ def test_an_envelope_no_reader_would_take_is_not_written() -> None:
     assert extract(worst) == ([worst], "")
 
 
+@pytest.mark.requirement("envelope:decode:errors")
 @pytest.mark.parametrize(
     ("text", "keyword"),
     [
@@ -185,6 +199,12 @@ def test_what_is_no_envelope_is_refused_by_keyword(text: str, keyword: str) -> N
         decode(text)
 
 
+@pytest.mark.requirement(
+    "envelope:wire:escape",
+    "envelope:decode:attributes",
+    "envelope:decode:body",
+    "envelope:decode:attachments",
+)
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
@@ -231,6 +251,7 @@ def test_both_forms_are_read_leniently(text: str, expected: Envelope) -> None:
     assert decode(text) == expected
 
 
+@pytest.mark.requirement("envelope:decode:nature")
 @pytest.mark.parametrize(
     ("word", "nature"),
     [
@@ -253,6 +274,7 @@ def test_an_unknown_nature_is_dropped_and_legacy_ones_are_read(
 REAL = encode(make("real ]]> one"))
 
 
+@pytest.mark.requirement("envelope:stream:false-start")
 @pytest.mark.parametrize(
     "before",
     [
@@ -280,6 +302,7 @@ def test_a_real_envelope_after_garbage_is_found(before: str) -> None:
     assert extract(before + REAL + REAL + "tail") == ([REAL, REAL], "tail")
 
 
+@pytest.mark.requirement("envelope:stream:rest")
 @pytest.mark.parametrize(
     "tail",
     ["<iap ", "<iap from-pers", "<iap " + "x" * 1019, OPEN, OPEN + "<message><![CDATA[</iap>"],
@@ -288,6 +311,7 @@ def test_an_unfinished_envelope_waits_in_the_rest(tail: str) -> None:
     assert extract("noise" + tail) == ([], tail)
 
 
+@pytest.mark.requirement("envelope:stream:rest")
 @pytest.mark.parametrize(
     "text", ["", "noise", "no marker here", "<iap " + "x" * 1100, "<iap nothing>", "x<iap"]
 )
@@ -295,6 +319,7 @@ def test_noise_leaves_at_most_the_length_of_the_marker(text: str) -> None:
     assert extract(text) == ([], text[-5:])
 
 
+@pytest.mark.requirement("envelope:stream:false-start")
 def test_a_chunk_that_ends_a_false_start_releases_the_real_one() -> None:
     found, rest = extract("<iap not yet " + "x" * 500)
     assert found == []
@@ -309,6 +334,7 @@ def test_text_between_envelopes_cut_short_is_never_given_to_the_wrong_sender() -
     assert extract(forged + REAL) == ([REAL], "")
 
 
+@pytest.mark.requirement("envelope:stream:chunks")
 @settings(max_examples=150, deadline=None)
 @given(st.lists(envelopes, min_size=1, max_size=3), st.data())
 def test_extraction_does_not_depend_on_where_the_stream_is_cut(
@@ -326,6 +352,7 @@ def test_extraction_does_not_depend_on_where_the_stream_is_cut(
     assert rest == extract(stream)[1] == ""
 
 
+@pytest.mark.requirement("envelope:stream:chunks")
 def test_every_single_cut_of_an_envelope_with_a_long_topic_is_survived() -> None:
     wire = encode(make("b </iap> ]]> e", topic='"' * 200, attachments=("/</iap>",)))
     for cut in range(len(wire) + 1):
@@ -411,6 +438,7 @@ def test_nested_broken_candidates_are_given_up_before_they_cost_more_than_linear
     assert time.process_time() - started < 3
 
 
+@pytest.mark.requirement("envelope:stream:bound")
 def test_the_rest_is_bounded_and_the_stream_resynchronises() -> None:
     found, rest = extract(OPEN + "<message><![CDATA[" + "x" * BUFFER_MAX)
     assert (found, rest) == ([], "xxxxx")
@@ -420,6 +448,7 @@ def test_the_rest_is_bounded_and_the_stream_resynchronises() -> None:
 # --- the compact form ----------------------------------------------------------------------------
 
 
+@pytest.mark.requirement("envelope:compact:form")
 def test_the_compact_form_is_the_one_of_the_contract() -> None:
     envelope = make(
         "a < b\nhello",
@@ -440,6 +469,7 @@ def test_the_compact_form_is_the_one_of_the_contract() -> None:
     )
 
 
+@pytest.mark.requirement("envelope:compact:time")
 @pytest.mark.parametrize(
     ("ts", "now", "shown"),
     [
@@ -461,6 +491,7 @@ def test_the_time_is_shown_as_the_reader_needs_it(ts: str, now: datetime, shown:
     assert decode(render_for_agent(encode(make(ts=ts)), now)).ts == shown
 
 
+@pytest.mark.requirement("envelope:compact:gate")
 @pytest.mark.parametrize(
     "markup",
     [
@@ -476,11 +507,13 @@ def test_machinery_in_any_case_keeps_body_and_paths_wrapped(markup: str) -> None
     assert "<attachments><![CDATA[/x" in path
 
 
+@pytest.mark.requirement("envelope:compact:gate")
 @pytest.mark.parametrize("text", ["a < b > c", "<iapeer>", "<messages>", "<b>bold</b>", "]]", "&"])
 def test_plain_text_stays_raw(text: str) -> None:
     assert f"<msg>{text}</msg>" in render_for_agent(encode(make(text)), NOW)
 
 
+@pytest.mark.requirement("envelope:compact:fail-open")
 @pytest.mark.parametrize(
     "text",
     [

@@ -27,12 +27,14 @@ identities = st.builds(
 )
 
 
+@pytest.mark.requirement("names:identity:split")
 def test_an_address_splits_at_its_first_hyphen() -> None:
     identity = parse_identity("claude-iapeer-memory")
     assert identity == Identity("claude", "iapeer-memory")
     assert str(identity) == "claude-iapeer-memory"
 
 
+@pytest.mark.requirement("names:identity:malformed")
 @pytest.mark.parametrize(
     "text", ["", "-x", "claude", "claude-", "Claude-x", "claude-X", "claude--", "a-b\n", "a-b/../c"]
 )
@@ -49,6 +51,7 @@ def test_an_identity_can_not_be_built_invalid(runtime: str, personality: str, ke
         Identity(runtime, personality)
 
 
+@pytest.mark.requirement("names:socket:name")
 @given(identities)
 def test_addresses_and_socket_names_read_back(identity: Identity) -> None:
     assert parse_identity(identity.address) == identity
@@ -57,6 +60,7 @@ def test_addresses_and_socket_names_read_back(identity: Identity) -> None:
     assert len(socket_name(identity)) <= 79
 
 
+@pytest.mark.requirement("names:socket:name")
 @pytest.mark.parametrize(
     "text",
     [
@@ -78,6 +82,7 @@ def test_the_core_speaks_from_a_reserved_name() -> None:
     assert core.personality in RESERVED_NAMES
 
 
+@pytest.mark.requirement("names:intelligence:legacy")
 def test_legacy_words_are_read_and_unknown_ones_are_not() -> None:
     assert read_intelligence("human") is Intelligence.NATURAL
     assert read_intelligence("scripted") is Intelligence.ABSENT
@@ -88,6 +93,7 @@ def test_legacy_words_are_read_and_unknown_ones_are_not() -> None:
     assert read_intelligence("") is None
 
 
+@pytest.mark.requirement("names:intelligence:default")
 @pytest.mark.parametrize(
     ("runtime", "nature"),
     [
@@ -101,17 +107,20 @@ def test_natures_default_by_runtime(runtime: str, nature: str) -> None:
     assert default_intelligence(runtime).value == nature
 
 
+@pytest.mark.requirement("names:intelligence:verbatim")
 def test_the_word_on_disk_stays_while_it_means_the_same() -> None:
     assert stored_word(Intelligence.NATURAL, "human") == "human"
     assert stored_word(Intelligence.ABSENT, "human") == "absent"
     assert stored_word(Intelligence.ABSENT, "") == "absent"
 
 
+@pytest.mark.requirement("names:intelligence:unknown")
 def test_a_garbage_nature_is_refused_naming_the_vocabulary() -> None:
     with pytest.raises(InvalidInput, match=r"artificial\|natural\|absent"):
         stated_intelligence("robot")
     assert stated_intelligence("human") is Intelligence.NATURAL
 
 
+@pytest.mark.requirement("names:infra")
 def test_infra_runtimes_are_the_two_of_the_contract() -> None:
     assert sorted(INFRA_RUNTIMES) == ["notifier", "telegram"]

@@ -19,6 +19,11 @@ from iapeer.core.names import (
 )
 
 
+@pytest.mark.requirement(
+    "names:normalize:scripts",
+    "names:normalize:number-sign",
+    "names:normalize:length",
+)
 @pytest.mark.parametrize(
     ("text", "name", "valid"),
     [
@@ -78,6 +83,7 @@ def test_a_folder_name_stored_decomposed_gives_the_same_name(text: str, name: st
     assert normalize_name(unicodedata.normalize("NFD", text)) == normalize_name(text) == name
 
 
+@pytest.mark.requirement("names:normalize:length", "names:normalize:idempotent")
 @given(st.text() | st.text(alphabet=st.characters(codec=None, categories=["L", "M", "N", "C"])))
 def test_normalising_is_idempotent_and_short(text: str) -> None:
     name = normalize_name(text)
@@ -86,22 +92,26 @@ def test_normalising_is_idempotent_and_short(text: str) -> None:
     assert re.fullmatch(r"([a-z0-9]+(-[a-z0-9]+)*)?", name)
 
 
+@pytest.mark.requirement("names:normalize:idempotent")
 @given(st.from_regex(r"[a-z](-?[a-z0-9]){0,15}", fullmatch=True))
 def test_clean_names_are_fixed_points(name: str) -> None:
     assert is_valid_name(name)
     assert normalize_name(name) == name
 
 
+@pytest.mark.requirement("names:normalize:not-mended", "names:pattern:personality")
 @pytest.mark.parametrize("text", ["a\n", "A", "", "1a", "-a", "a_b", "a b", "a" * 33, "ä", None, 7])
 def test_what_is_no_name_is_refused(text: object) -> None:
     assert not is_valid_name(text)
 
 
+@pytest.mark.requirement("names:pattern:runtime")
 @pytest.mark.parametrize("text", ["a\n", "a-b", "", "1a", "A", "a" * 33, None])
 def test_what_is_no_runtime_is_refused(text: object) -> None:
     assert not is_valid_runtime(text)
 
 
+@pytest.mark.requirement("names:pattern:personality", "names:pattern:runtime")
 def test_patterns_and_checks_agree_on_the_limits() -> None:
     assert is_valid_name("a" + "-" * 31)
     assert is_valid_runtime("c2" + "a" * 30)

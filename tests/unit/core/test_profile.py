@@ -43,6 +43,7 @@ def without(raw: dict[str, object], *keys: str) -> dict[str, object]:
 # --- profile: reading ----------------------------------------------------------------------------
 
 
+@pytest.mark.requirement("profile:read:keys")
 def test_every_key_is_read() -> None:
     raw = PLAIN | {
         "description": "  builds ",
@@ -69,6 +70,7 @@ def test_every_key_is_read() -> None:
     )
 
 
+@pytest.mark.requirement("profile:read:keys")
 def test_the_least_profile_gets_the_defaults_of_its_runtime() -> None:
     profile = Profile.from_json({"personality": "bob", "runtime": "telegram"}, "p.json")
     assert profile.default_runtime == "telegram"
@@ -78,6 +80,7 @@ def test_the_least_profile_gets_the_defaults_of_its_runtime() -> None:
     assert profile.interfaces is None
 
 
+@pytest.mark.requirement("profile:read:legacy-runtime", "profile:write:runtimes")
 def test_default_runtime_wins_over_its_legacy_mirror_and_comes_first() -> None:
     profile = read(
         default_runtime="codex", runtime="claude", runtimes=["claude", "codex", "claude"]
@@ -87,6 +90,7 @@ def test_default_runtime_wins_over_its_legacy_mirror_and_comes_first() -> None:
     assert profile.to_json()["runtime"] == "codex"
 
 
+@pytest.mark.requirement("profile:read:errors")
 @pytest.mark.parametrize(
     ("raw", "keyword"),
     [
@@ -114,6 +118,7 @@ def test_a_profile_that_can_not_be_read_says_which_and_why(raw: object, keyword:
     assert caught.value.message.startswith("/home/bob/p.json: ")
 
 
+@pytest.mark.requirement("profile:read:wake-policy")
 @pytest.mark.parametrize("policy", ["always", 7, None, ["ephemeral"], ""])
 def test_another_wake_policy_is_ignored_and_kept(policy: object) -> None:
     profile = read(wake_policy=policy)
@@ -149,6 +154,7 @@ known: st.SearchStrategy[dict[str, Any]] = st.fixed_dictionaries(
 )
 
 
+@pytest.mark.requirement("profile:write:merge")
 @given(known, foreign, st.randoms(use_true_random=False))
 def test_writing_what_was_read_changes_no_key_no_value_and_no_order(
     mine: dict[str, Any], theirs: dict[str, Any], random: Any
@@ -161,6 +167,7 @@ def test_writing_what_was_read_changes_no_key_no_value_and_no_order(
     assert json.dumps(raw) == before
 
 
+@pytest.mark.requirement("profile:write:merge")
 @given(known, foreign)
 def test_a_change_keeps_every_foreign_key(mine: dict[str, Any], theirs: dict[str, Any]) -> None:
     change = ProfileChange(
@@ -174,18 +181,21 @@ def test_a_change_keeps_every_foreign_key(mine: dict[str, Any], theirs: dict[str
     assert Profile.from_json(written, "p").intelligence is Intelligence.ABSENT
 
 
+@pytest.mark.requirement("profile:write:empty-keeps")
 def test_an_empty_change_changes_nothing() -> None:
     profile = read(initial_prompt="start", intelligence="human", extra_key=1)
     assert profile.merged(ProfileChange()) == profile
     assert profile.merged(ProfileChange(description="  ", initial_prompt=" ")) == profile
 
 
+@pytest.mark.requirement("profile:write:runtimes")
 def test_runtimes_of_a_change_are_added_and_leave_the_default() -> None:
     profile = read().merged(ProfileChange(runtimes=("telegram", "codex")))
     assert profile.default_runtime == "claude"
     assert profile.runtimes == ("claude", "codex", "telegram")
 
 
+@pytest.mark.requirement("names:intelligence:verbatim", "profile:write:nature")
 def test_a_legacy_word_stays_until_the_nature_really_changes() -> None:
     profile = read(intelligence="human")
     assert profile.with_intelligence("natural").to_json()["intelligence"] == "human"
@@ -194,6 +204,7 @@ def test_a_legacy_word_stays_until_the_nature_really_changes() -> None:
         profile.merged(ProfileChange(intelligence="robot"))
 
 
+@pytest.mark.requirement("profile:write:mirror")
 def test_a_legacy_file_gains_both_runtime_keys_and_no_others() -> None:
     raw: dict[str, object] = {"personality": "bob", "runtime": "codex", "x": 1}
     assert Profile.from_json(raw, "p").to_json() == raw | {
@@ -202,12 +213,14 @@ def test_a_legacy_file_gains_both_runtime_keys_and_no_others() -> None:
     }
 
 
+@pytest.mark.requirement("profile:write:nature")
 def test_a_nature_stated_for_the_first_time_is_written() -> None:
     profile = Profile.from_json(without(PLAIN, "intelligence"), "p")
     assert "intelligence" not in profile.to_json()
     assert profile.with_intelligence("artificial").to_json()["intelligence"] == "artificial"
 
 
+@pytest.mark.requirement("profile:write:mirror")
 def test_a_newborn_profile_writes_the_shape_of_the_contract() -> None:
     profile = Profile(
         personality="bob",
@@ -266,6 +279,7 @@ def test_a_corrupted_record_is_refused_by_keyword(raw: object) -> None:
         RegistryRecord.from_json(raw)
 
 
+@pytest.mark.requirement("registry:description:limit")
 def test_descriptions_are_clamped_in_the_index_only() -> None:
     fits, long = "d" * DESCRIPTION_MAX, "d" * (DESCRIPTION_MAX + 1)
     assert RegistryRecord.from_json(RECORD | {"description": fits}).description == fits
@@ -274,6 +288,7 @@ def test_descriptions_are_clamped_in_the_index_only() -> None:
     assert project(read(description=long), "/x").description == fits
 
 
+@pytest.mark.requirement("registry:view:public")
 def test_the_public_view_holds_five_keys_and_no_place() -> None:
     record = RegistryRecord.from_json(
         RECORD | {"intelligence": "human", "interfaces": {"a": 1}, "uid": UID, "secret": 1}
@@ -317,6 +332,7 @@ def test_a_projection_replaces_and_keeps_only_what_a_profile_can_not_know() -> N
     assert changed.to_json()["intelligence"] == "absent"
 
 
+@pytest.mark.requirement("registry:verify:drift")
 @pytest.mark.parametrize(
     ("changes", "fields"),
     [
@@ -335,6 +351,7 @@ def test_drift_names_the_fields_that_differ(
     assert drift(RegistryRecord.from_json(RECORD), read(**changes)) == fields
 
 
+@pytest.mark.requirement("registry:verify:no-false-drift")
 def test_descriptions_beyond_the_clamp_and_legacy_words_are_no_drift() -> None:
     record = RegistryRecord.from_json(
         RECORD | {"description": "d" * 450, "intelligence": "natural"}
@@ -345,6 +362,7 @@ def test_descriptions_beyond_the_clamp_and_legacy_words_are_no_drift() -> None:
 # --- verify --------------------------------------------------------------------------------------
 
 
+@pytest.mark.requirement("registry:verify:severity")
 @pytest.mark.parametrize("word", ["artificial", "natural", "absent", "human", "scripted"])
 def test_a_conformant_profile_has_no_issues(word: str) -> None:
     raw = PLAIN | {
@@ -358,6 +376,7 @@ def test_a_conformant_profile_has_no_issues(word: str) -> None:
     assert validate_profile(raw, "Bob") == []
 
 
+@pytest.mark.requirement("registry:verify:severity")
 @pytest.mark.parametrize(
     ("raw", "severity", "field"),
     [
@@ -395,6 +414,7 @@ def test_each_fault_is_found_with_its_severity(raw: object, severity: str, field
     assert issue.message
 
 
+@pytest.mark.requirement("registry:verify:severity")
 def test_all_faults_are_listed_at_once() -> None:
     issues = validate_profile({"personality": "rob", "default_runtime": "A", "uid": 1}, "bob")
     assert [issue.field for issue in issues] == ["personality", "default_runtime", "uid"]

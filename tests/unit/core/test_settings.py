@@ -14,6 +14,7 @@ from iapeer.core.settings import Settings, make_settings, parse_port
 HOME = {"HOME": "/h"}
 
 
+@pytest.mark.requirement("storage:root")
 def test_without_anything_everything_lives_below_the_home() -> None:
     found = make_settings(HOME)
     assert found.root == Path("/h/.iapeer")
@@ -36,6 +37,7 @@ def test_flags_beat_the_environment_which_beats_the_file_which_beats_defaults() 
     assert found.log_max_bytes == 5 << 20
 
 
+@pytest.mark.requirement("storage:root")
 def test_paths_come_from_their_variables() -> None:
     environ = {
         **HOME,

@@ -12,6 +12,7 @@ any_text = st.text(alphabet=st.characters(codec=None), max_size=60)
 control_text = st.text(alphabet="\r\n\t\x00\x1b\x7f\x85\x9b\ufeff\ud800\udc00 a[~", max_size=30)
 
 
+@pytest.mark.requirement("delivery:paste:safe-text")
 @pytest.mark.parametrize(
     ("text", "safe", "altered"),
     [

@@ -46,6 +46,7 @@ def test_no_error_class_is_without_a_status() -> None:
             assert 400 <= status_of(kind("x")) < 600
 
 
+@pytest.mark.requirement("daemon:bearer")
 def test_a_401_says_how_and_a_retry_says_when() -> None:
     refused = error_response(errors.Unauthorized("unauthorized"), rpc=True)
     assert refused.headers["www-authenticate"] == "Bearer"

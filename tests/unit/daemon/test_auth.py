@@ -61,6 +61,7 @@ def decide(claim: Claim) -> Proof | type[CallerError]:
 NAMES = st.sampled_from(["", "claude-alice", "claude-bob", "claude-eve", "junk"])
 
 
+@pytest.mark.requirement("caller:token")
 @given(
     listener=st.sampled_from(Listener),
     peer=st.sampled_from([None, ME, OTHER]),
@@ -96,12 +97,14 @@ def test_a_token_never_shows_in_a_representation() -> None:
     assert "secret" not in f"{[claim]}"
 
 
+@pytest.mark.requirement("daemon:bearer")
 @pytest.mark.parametrize("value", ["", "sesame", "Basic sesame", "Bearer", "Bearer sesame2"])
 def test_a_wrong_bearer_is_unauthorized(value: str) -> None:
     with pytest.raises(Unauthorized, match="unauthorized"):
         check_bearer("sesame", value)
 
 
+@pytest.mark.requirement("daemon:bearer")
 def test_the_right_bearer_passes_and_none_is_asked_for_by_default() -> None:
     check_bearer("sesame", "Bearer sesame")
     check_bearer("sesame", "bearer  sesame ")
@@ -127,6 +130,7 @@ def test_our_own_names_pass(host: str) -> None:
     check_origin(f"http://{host}", 8765)
 
 
+@pytest.mark.requirement("daemon:host-origin")
 @pytest.mark.parametrize(
     "host",
     [
@@ -153,6 +157,7 @@ def test_every_other_name_is_foreign(host: str) -> None:
     check_host(Listener.UNIX, host, 8765)
 
 
+@pytest.mark.requirement("caller:account")
 def test_only_our_account_and_root_use_the_unix_socket() -> None:
     check_account(Listener.UNIX, ME)
     check_account(Listener.UNIX, PeerCred(1, 0, 0))

@@ -10,6 +10,7 @@ from iapeer.daemon.discovery import Discovery
 OURS = Discovery(sock="/s/router.sock", tcp="http://127.0.0.1:8765/mcp")
 
 
+@pytest.mark.requirement("daemon:discovery")
 def test_what_was_written_is_read_back_and_removed_by_its_owner_only(tmp_path: Path) -> None:
     path = tmp_path / "state" / "router.json"
     assert discovery.read(path) is None

@@ -81,6 +81,7 @@ def state(paths: Paths) -> list[str]:
 # --- create and init ----------------------------------------------------------------------------
 
 
+@pytest.mark.requirement("registry:create:home")
 def test_a_peer_is_made_in_its_default_home_with_a_normalised_name(
     paths: Paths, registry: Registry
 ) -> None:
@@ -91,12 +92,14 @@ def test_a_peer_is_made_in_its_default_home_with_a_normalised_name(
     assert registry.snapshot().require("my-bob").description == "x"
 
 
+@pytest.mark.requirement("registry:create:two-humans")
 def test_two_humans_on_one_runtime_are_natural(paths: Paths, registry: Registry) -> None:
     for name in ("ann", "bob"):
         create(paths, registry, spec(name, "telegram"), RULES)
     assert [record.intelligence.value for record in registry.snapshot()] == ["natural", "natural"]
 
 
+@pytest.mark.requirement("registry:create:again")
 def test_create_is_idempotent(paths: Paths, registry: Registry) -> None:
     first = create(paths, registry, spec(), RULES)
     before = paths.registry.read_bytes()
@@ -106,6 +109,7 @@ def test_create_is_idempotent(paths: Paths, registry: Registry) -> None:
     assert paths.registry.read_bytes() == before
 
 
+@pytest.mark.requirement("registry:create:home")
 def test_a_path_must_be_named_after_the_peer(
     paths: Paths, registry: Registry, tmp_path: Path
 ) -> None:
@@ -116,6 +120,7 @@ def test_a_path_must_be_named_after_the_peer(
     assert not (tmp_path / "work" / "other").exists()
 
 
+@pytest.mark.requirement("registry:create:occupied")
 def test_a_folder_of_another_peer_is_refused_and_untouched(
     paths: Paths, registry: Registry, tmp_path: Path
 ) -> None:
@@ -148,6 +153,7 @@ def test_an_unknown_runtime_is_refused_naming_the_known_ones(
     assert not paths.root.exists()
 
 
+@pytest.mark.requirement("profile:birth:whole")
 def test_a_refused_peer_leaves_no_folder_but_one_that_was_there_stays(
     paths: Paths, registry: Registry, tmp_path: Path
 ) -> None:
@@ -196,6 +202,7 @@ def test_init_needs_a_folder_and_uses_its_name(registry: Registry, tmp_path: Pat
 # --- remove -------------------------------------------------------------------------------------
 
 
+@pytest.mark.requirement("registry:remove:order", "registry:remove:neighbours")
 def test_remove_takes_record_then_tells_then_purges_and_keeps_the_folder(
     paths: Paths, registry: Registry
 ) -> None:
@@ -221,6 +228,7 @@ def test_remove_takes_record_then_tells_then_purges_and_keeps_the_folder(
     assert [record.personality for record in registry.snapshot()] == ["bob2"]
 
 
+@pytest.mark.requirement("registry:remove:absent")
 def test_removing_an_absent_peer_is_no_error_and_completes_a_removal_that_was_cut_short(
     paths: Paths, registry: Registry
 ) -> None:
@@ -233,6 +241,7 @@ def test_removing_an_absent_peer_is_no_error_and_completes_a_removal_that_was_cu
     assert world.done == []
 
 
+@pytest.mark.requirement("registry:remove:live")
 def test_a_live_peer_is_refused_on_any_runtime_unless_forced(
     paths: Paths, registry: Registry
 ) -> None:
@@ -282,6 +291,7 @@ def test_a_peer_whose_record_is_corrupt_is_not_called_absent(
     assert "verify --fix" in caught.value.hint
 
 
+@pytest.mark.requirement("registry:remove:namesake")
 def test_a_namesake_inherits_nothing(paths: Paths, registry: Registry) -> None:
     first = create(paths, registry, spec(), RULES)
     put_state(paths, "claude-bob.stopped")

@@ -39,6 +39,7 @@ def snapshot(tmp_path: Path, homes: dict[str, Path]) -> RegistrySnapshot:
 # --- per request --------------------------------------------------------------------------------
 
 
+@pytest.mark.requirement("caller:request:registry")
 def test_each_declared_runtime_is_an_address_of_its_own(
     snapshot: RegistrySnapshot, homes: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -50,6 +51,12 @@ def test_each_declared_runtime_is_an_address_of_its_own(
         assert caller.record is snapshot.require("ann")
 
 
+@pytest.mark.requirement(
+    "caller:request:missing",
+    "caller:request:bad-name",
+    "caller:request:unknown",
+    "caller:request:undeclared",
+)
 @pytest.mark.parametrize(
     ("address", "words"),
     [
@@ -75,6 +82,7 @@ def test_a_bad_caller_is_refused_with_the_contracts_words(
 # --- per process --------------------------------------------------------------------------------
 
 
+@pytest.mark.requirement("caller:process:order")
 def test_from_wins_over_environment_and_folder(
     snapshot: RegistrySnapshot, homes: dict[str, Path]
 ) -> None:
@@ -83,6 +91,7 @@ def test_from_wins_over_environment_and_folder(
     assert caller.address == "codex-ann"
 
 
+@pytest.mark.requirement("caller:process:bad-from")
 @pytest.mark.parametrize(
     ("explicit", "words"),
     [
@@ -100,6 +109,7 @@ def test_a_bad_from_is_refused_and_nothing_else_tried(
         caller_for_process({"PEER_IDENTITY": "claude-bob"}, homes["bob"], snapshot, explicit)
 
 
+@pytest.mark.requirement("caller:process:order")
 def test_the_sessions_identity_counts_wherever_the_process_went(
     snapshot: RegistrySnapshot, homes: dict[str, Path], tmp_path: Path
 ) -> None:
@@ -108,6 +118,7 @@ def test_the_sessions_identity_counts_wherever_the_process_went(
         assert caller.address == "codex-ann"
 
 
+@pytest.mark.requirement("caller:process:order")
 @pytest.mark.parametrize("identity", ["claude-carl", "goose-ann", "garbage", " "])
 def test_an_identity_the_registry_does_not_know_gives_way_to_the_folder(
     snapshot: RegistrySnapshot, homes: dict[str, Path], identity: str
@@ -116,6 +127,7 @@ def test_an_identity_the_registry_does_not_know_gives_way_to_the_folder(
     assert caller.address == "claude-bob"
 
 
+@pytest.mark.requirement("caller:process:order")
 def test_the_folder_is_found_from_below(snapshot: RegistrySnapshot, homes: dict[str, Path]) -> None:
     assert caller_for_process({}, homes["bob"] / "a" / "b", snapshot).address == "claude-bob"
 
@@ -129,6 +141,7 @@ def test_nobody_is_an_error_with_a_hint_that_tells_of_the_identity_passed_over(
     assert "--from" in caught.value.hint
 
 
+@pytest.mark.requirement("caller:process:copied-folder")
 def test_a_folder_that_is_not_registered_speaks_for_nobody(
     snapshot: RegistrySnapshot, homes: dict[str, Path]
 ) -> None:
@@ -136,6 +149,7 @@ def test_a_folder_that_is_not_registered_speaks_for_nobody(
         caller_for_process({}, homes["stray"], snapshot)
 
 
+@pytest.mark.requirement("caller:process:copied-folder")
 def test_a_copied_folder_speaks_for_nobody(
     snapshot: RegistrySnapshot, homes: dict[str, Path], tmp_path: Path
 ) -> None:
@@ -156,6 +170,7 @@ def test_a_broken_profile_is_named_and_not_skipped(
         caller_for_process({}, inner, snapshot)
 
 
+@pytest.mark.requirement("caller:process:personality")
 @pytest.mark.parametrize(("stated", "passes"), [("BOB", True), ("ann", False)])
 def test_the_stated_personality_must_be_the_folders(
     snapshot: RegistrySnapshot, homes: dict[str, Path], stated: str, passes: bool

@@ -69,10 +69,12 @@ def on_disk(paths: Paths) -> dict[str, Any]:
 # --- reading ------------------------------------------------------------------------------------
 
 
+@pytest.mark.requirement("registry:read:absent")
 def test_an_absent_file_is_an_empty_index(registry: Registry) -> None:
     assert registry.snapshot().records == ()
 
 
+@pytest.mark.requirement("registry:read:no-registry")
 @pytest.mark.parametrize("text", ["", "{", "[]", '"x"', "{}", '{"peers": {}}', "\ufeff{}"])
 def test_what_is_no_registry_is_refused_with_the_contracts_words(
     registry: Registry, paths: Paths, text: str
@@ -98,6 +100,7 @@ BAD_RECORDS = {
 }
 
 
+@pytest.mark.requirement("registry:read:bad-record")
 @pytest.mark.parametrize("bad", BAD_RECORDS.values(), ids=BAD_RECORDS.keys())
 def test_a_corrupt_record_is_put_aside_and_stops_writers_only(
     registry: Registry, paths: Paths, fill: Fill, bad: object
@@ -122,6 +125,7 @@ def test_a_corrupt_record_is_put_aside_and_stops_writers_only(
     assert paths.registry.read_bytes() == before
 
 
+@pytest.mark.requirement("registry:read:bad-record")
 def test_a_peer_put_aside_is_not_found_with_the_reason(registry: Registry, fill: Fill) -> None:
     fill(peer("bad", intelligence="alien"))
     with pytest.raises(PeerNotFound, match=r"'bad' is not registered: .*alien"):
@@ -147,6 +151,7 @@ def test_readers_may_fall_back_on_the_last_good_snapshot(
     assert registry.snapshot(allow_stale=True).problems == ()
 
 
+@pytest.mark.requirement("registry:read:mirror", "registry:description:limit")
 def test_default_runtime_wins_over_the_mirror_and_long_descriptions_are_cut(
     registry: Registry, fill: Fill
 ) -> None:
@@ -161,12 +166,14 @@ def test_default_runtime_wins_over_the_mirror_and_long_descriptions_are_cut(
     assert len(eva.description) == 450
 
 
+@pytest.mark.requirement("names:intelligence:legacy")
 @pytest.mark.parametrize(("word", "nature"), [("human", "natural"), ("scripted", "absent")])
 def test_legacy_words_are_read(registry: Registry, fill: Fill, word: str, nature: str) -> None:
     fill(peer("ann", intelligence=word))
     assert registry.snapshot().require("ann").intelligence.value == nature
 
 
+@pytest.mark.requirement("registry:read:older")
 @pytest.mark.parametrize("version", [1, None, "2", True])
 def test_an_older_or_missing_version_is_migrated_by_the_next_write(
     registry: Registry, paths: Paths, fill: Fill, version: object
@@ -177,6 +184,7 @@ def test_an_older_or_missing_version_is_migrated_by_the_next_write(
     assert on_disk(paths)["version"] == 2
 
 
+@pytest.mark.requirement("registry:read:newer", "registry:write:newer")
 def test_a_newer_version_is_read_with_a_warning_and_never_written(
     registry: Registry, paths: Paths, fill: Fill
 ) -> None:
@@ -191,6 +199,7 @@ def test_a_newer_version_is_read_with_a_warning_and_never_written(
     assert paths.registry.read_bytes() == before
 
 
+@pytest.mark.requirement("registry:write:newer")
 def test_a_newer_version_is_not_healed_either(registry: Registry, paths: Paths, fill: Fill) -> None:
     fill(peer("bad", cwd=""), version=3)
     before = paths.registry.read_bytes()
@@ -234,6 +243,7 @@ def test_a_file_that_can_not_be_read_is_a_registry_error(registry: Registry, pat
 # --- writing ------------------------------------------------------------------------------------
 
 
+@pytest.mark.requirement("registry:file:shape")
 def test_the_file_has_the_contracts_shape_order_and_mode(registry: Registry, paths: Paths) -> None:
     registry.upsert(update("zoe", cwd="/z", runtimes=("codex",), description=" last "))
     registry.upsert(update("ann", cwd="/a", interfaces={"telegram": {"bot": "x"}}))
@@ -258,6 +268,7 @@ def test_the_file_has_the_contracts_shape_order_and_mode(registry: Registry, pat
     assert stat.S_IMODE(paths.root.stat().st_mode) == 0o700
 
 
+@pytest.mark.requirement("registry:upsert:merge")
 def test_an_upsert_merges_with_what_is_there(registry: Registry, paths: Paths) -> None:
     registry.upsert(
         update(
@@ -278,6 +289,7 @@ def test_an_upsert_merges_with_what_is_there(registry: Registry, paths: Paths) -
     assert len(on_disk(paths)["peers"]) == 1
 
 
+@pytest.mark.requirement("registry:upsert:merge")
 def test_explicit_values_override(registry: Registry) -> None:
     registry.upsert(update(description="one", intelligence="natural"))
     record = registry.upsert(update(description="two", intelligence="absent", interfaces={}))
@@ -288,6 +300,7 @@ def test_explicit_values_override(registry: Registry) -> None:
     )
 
 
+@pytest.mark.requirement("names:intelligence:default")
 @pytest.mark.parametrize(
     ("runtime", "nature"), [("claude", "artificial"), ("telegram", "natural"), ("cron", "absent")]
 )
@@ -295,6 +308,7 @@ def test_a_new_peer_gets_its_runtimes_nature(registry: Registry, runtime: str, n
     assert registry.upsert(update(runtime=runtime)).intelligence.value == nature
 
 
+@pytest.mark.requirement("names:intelligence:verbatim")
 @pytest.mark.parametrize(
     ("stated", "written"), [("", "human"), ("natural", "human"), ("absent", "absent")]
 )
@@ -308,6 +322,7 @@ def test_a_legacy_word_stays_on_disk_while_it_means_the_same(
     assert not {key for key in entry if "raw" in key}
 
 
+@pytest.mark.requirement("registry:write:foreign")
 def test_a_write_of_one_peer_keeps_the_words_and_foreign_keys_of_all(
     registry: Registry, paths: Paths, fill: Fill
 ) -> None:
@@ -318,6 +333,7 @@ def test_a_write_of_one_peer_keeps_the_words_and_foreign_keys_of_all(
     assert on_disk(paths) == {"version": 2, "peers": others, "added_by": "someone"}
 
 
+@pytest.mark.requirement("names:intelligence:unknown")
 def test_garbage_as_intelligence_is_refused_naming_the_vocabulary(
     registry: Registry, paths: Paths
 ) -> None:
@@ -327,6 +343,7 @@ def test_garbage_as_intelligence_is_refused_naming_the_vocabulary(
     assert not paths.registry.exists()
 
 
+@pytest.mark.requirement("registry:upsert:checked")
 @pytest.mark.parametrize(
     "fields",
     [{"name": "Bob"}, {"runtime": "a-b"}, {"runtimes": ("x y",)}, {"cwd": "relative"}, {"cwd": ""}],
@@ -348,6 +365,7 @@ def test_remove_returns_the_record_and_none_the_second_time(registry: Registry) 
     assert registry.snapshot().records == ()
 
 
+@pytest.mark.requirement("registry:fix:reindex")
 def test_replace_narrows_runtimes(registry: Registry) -> None:
     record = registry.upsert(update(runtimes=("codex",)))
     registry.replace([replace(record, runtimes=("claude",))])
@@ -386,6 +404,7 @@ def test_an_error_inside_a_change_leaves_the_file_alone(registry: Registry, path
     registry.upsert(update("ann"))
 
 
+@pytest.mark.requirement("registry:write:lock")
 def test_a_writer_waits_for_the_lock_and_names_its_holder(
     registry: Registry, paths: Paths, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -396,6 +415,7 @@ def test_a_writer_waits_for_the_lock_and_names_its_holder(
     assert registry.remove("bob") is not None
 
 
+@pytest.mark.requirement("registry:write:parallel")
 def test_threads_that_share_a_registry_lose_no_update(registry: Registry) -> None:
     names = [f"peer{number}" for number in range(8)]
     threads = [
@@ -409,6 +429,7 @@ def test_threads_that_share_a_registry_lose_no_update(registry: Registry) -> Non
     assert [record.personality for record in registry.snapshot()] == names
 
 
+@pytest.mark.requirement("registry:sandbox")
 @pytest.mark.parametrize(
     ("sandbox", "root", "allowed"),
     [(True, ".iapeer", False), (True, "other", True), (False, ".iapeer", True)],
@@ -427,6 +448,7 @@ def test_a_test_never_writes_the_real_registry(
         assert not (tmp_path / root).exists()
 
 
+@pytest.mark.requirement("registry:sandbox")
 def test_a_link_to_the_real_root_is_the_real_root(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -437,6 +459,7 @@ def test_a_link_to_the_real_root_is_the_real_root(
         Registry(Paths(tmp_path / "alias"), sandbox=True).upsert(update())
 
 
+@pytest.mark.requirement("profile:folder:same")
 def test_folders_are_compared_by_real_path(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(tmp_path)
     assert same_folder(str(tmp_path / "link" / "x"), str(tmp_path / "x"))

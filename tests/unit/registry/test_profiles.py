@@ -74,6 +74,7 @@ def birth(cwd: Path, runtime: str = "claude", **fields: Any) -> BirthSpec:
 # --- reading and writing ------------------------------------------------------------------------
 
 
+@pytest.mark.requirement("profile:read:errors")
 @pytest.mark.parametrize(
     ("content", "words"),
     [
@@ -107,6 +108,7 @@ def test_a_missing_profile_has_its_own_code(cwd: Path) -> None:
     assert not profile_path(cwd).parent.exists()
 
 
+@pytest.mark.requirement("profile:write:merge")
 def test_a_write_keeps_what_it_does_not_know_and_adds_both_runtime_keys_and_a_uid(
     cwd: Path,
 ) -> None:
@@ -126,6 +128,7 @@ def test_a_write_keeps_what_it_does_not_know_and_adds_both_runtime_keys_and_a_ui
     assert profile_path(cwd).read_text().endswith("}\n")
 
 
+@pytest.mark.requirement("profile:write:empty-keeps")
 def test_empty_values_keep_and_the_uid_never_changes(cwd: Path) -> None:
     put(cwd, LEGACY | {"description": "old", "uid": "a" * 32})
     write_profile(cwd, ProfileChange(initial_prompt="  "))
@@ -169,6 +172,7 @@ def test_an_edit_that_fails_leaves_the_file(cwd: Path) -> None:
 # --- birth --------------------------------------------------------------------------------------
 
 
+@pytest.mark.requirement("profile:birth:folder-name")
 def test_a_new_peer_is_named_after_its_folder_and_stands_in_profile_and_index(
     registry: Registry, tmp_path: Path
 ) -> None:
@@ -187,6 +191,7 @@ def test_a_new_peer_is_named_after_its_folder_and_stands_in_profile_and_index(
     assert born.record.to_json() == record.to_json()
 
 
+@pytest.mark.requirement("profile:uid")
 def test_two_births_have_two_uids(registry: Registry, tmp_path: Path) -> None:
     uids = set()
     for name in ("ann", "bob"):
@@ -195,6 +200,7 @@ def test_two_births_have_two_uids(registry: Registry, tmp_path: Path) -> None:
     assert len(uids) == 2
 
 
+@pytest.mark.requirement("profile:birth:again")
 def test_birth_is_idempotent(registry: Registry, cwd: Path) -> None:
     first = ensure_profile(registry, birth(cwd, description="x"))
     before = profile_path(cwd).read_bytes(), registry.paths.registry.read_bytes()
@@ -204,6 +210,7 @@ def test_birth_is_idempotent(registry: Registry, cwd: Path) -> None:
     assert (profile_path(cwd).read_bytes(), registry.paths.registry.read_bytes()) == before
 
 
+@pytest.mark.requirement("profile:birth:again")
 def test_another_runtime_is_added_and_the_default_stays_in_profile_and_index(
     registry: Registry, cwd: Path
 ) -> None:
@@ -214,6 +221,7 @@ def test_another_runtime_is_added_and_the_default_stays_in_profile_and_index(
     assert (record.default_runtime, record.runtimes) == ("claude", ("claude", "codex"))
 
 
+@pytest.mark.requirement("profile:birth:name-taken")
 def test_a_name_taken_by_another_folder_is_refused_and_nothing_is_left(
     registry: Registry, cwd: Path, tmp_path: Path
 ) -> None:
@@ -228,6 +236,7 @@ def test_a_name_taken_by_another_folder_is_refused_and_nothing_is_left(
     assert list(other.iterdir()) == []
 
 
+@pytest.mark.requirement("profile:birth:folder-name")
 @pytest.mark.parametrize("explicit", ["bob", "Bob", "BOB!"])
 def test_an_explicit_name_that_agrees_with_the_folder_passes(
     registry: Registry, cwd: Path, explicit: str
@@ -235,6 +244,7 @@ def test_an_explicit_name_that_agrees_with_the_folder_passes(
     ensure_profile(registry, birth(cwd, personality=explicit, env_personality=explicit))
 
 
+@pytest.mark.requirement("profile:birth:folder-name", "profile:birth:environment")
 @pytest.mark.parametrize("existing", [True, False])
 @pytest.mark.parametrize("field", ["personality", "env_personality"])
 def test_a_stated_name_that_differs_is_refused_for_new_and_present_peers(
@@ -247,6 +257,7 @@ def test_a_stated_name_that_differs_is_refused_for_new_and_present_peers(
     assert profile_path(cwd).exists() is existing
 
 
+@pytest.mark.requirement("names:normalize:not-mended")
 @pytest.mark.parametrize("name", ["42", "---", "iapeer", "IaPeer"])
 def test_a_folder_whose_name_is_no_name_or_reserved_is_refused(
     registry: Registry, tmp_path: Path, name: str
@@ -262,6 +273,7 @@ def test_an_invalid_runtime_is_refused(registry: Registry, cwd: Path) -> None:
         ensure_profile(registry, birth(cwd, "a-b"))
 
 
+@pytest.mark.requirement("profile:birth:whole")
 def test_what_refuses_before_the_write_leaves_no_half_made_peer(
     registry: Registry, cwd: Path
 ) -> None:
@@ -278,6 +290,7 @@ def test_what_refuses_before_the_write_leaves_no_half_made_peer(
     assert registry.snapshot().records == ()
 
 
+@pytest.mark.requirement("profile:birth:infra-nature")
 def test_an_infra_peer_made_again_gets_its_runtimes_nature(registry: Registry, cwd: Path) -> None:
     put(cwd, {"personality": "bob", "default_runtime": "telegram", "intelligence": "artificial"})
     born = ensure_profile(registry, birth(cwd, "telegram"))
@@ -293,6 +306,7 @@ def test_an_agent_that_gets_an_infra_runtime_keeps_its_nature(
     assert read_profile(cwd).intelligence is Intelligence.ARTIFICIAL
 
 
+@pytest.mark.requirement("profile:birth:whole")
 @pytest.mark.parametrize("existing", [True, False])
 def test_profile_and_index_change_together_or_not_at_all(
     registry: Registry, cwd: Path, existing: bool, monkeypatch: pytest.MonkeyPatch
@@ -312,6 +326,7 @@ def test_profile_and_index_change_together_or_not_at_all(
         assert not profile_path(cwd).exists()
 
 
+@pytest.mark.requirement("profile:uid")
 def test_a_copied_folder_does_not_bring_the_originals_uid(
     registry: Registry, cwd: Path, tmp_path: Path
 ) -> None:
@@ -326,6 +341,7 @@ def test_a_copied_folder_does_not_bring_the_originals_uid(
     assert read_profile(cwd).uid == original.uid
 
 
+@pytest.mark.requirement("registry:description:limit")
 def test_a_description_that_others_will_see_cut_warns(registry: Registry, cwd: Path) -> None:
     assert ensure_profile(registry, birth(cwd, description="x" * 450)).warnings == ()
     (warning,) = ensure_profile(registry, birth(cwd, description="x" * 451)).warnings
@@ -372,6 +388,7 @@ def test_a_record_without_uid_gets_that_of_its_profile(registry: Registry, cwd: 
     assert ensure_uid(registry, with_uid) is with_uid
 
 
+@pytest.mark.requirement("profile:birth:discovery")
 def test_runtimes_are_discovered_from_folders_only(cwd: Path) -> None:
     (cwd / ".claude").write_text("a file")
     (cwd / ".codex").mkdir()

@@ -87,6 +87,7 @@ def assert_is(registry: Registry, ledger: Ledger, name: str, cwd: Path) -> None:
     assert not journal_path(registry.paths).exists()
 
 
+@pytest.mark.requirement("registry:rename:whole")
 def test_a_rename_takes_folder_profile_index_launch_files_and_ledger_along(
     paths: Paths, registry: Registry, ledger: Ledger, rules: RenameRules
 ) -> None:
@@ -196,6 +197,7 @@ def _spoil_taken(paths: Paths, registry: Registry, ledger: Ledger) -> None:
     registry.upsert(PeerUpdate(personality="rob", runtime="claude", cwd="/elsewhere/rob"))
 
 
+@pytest.mark.requirement("registry:rename:checks")
 @pytest.mark.parametrize(
     ("old", "new", "spoil", "error"),
     [
@@ -233,6 +235,7 @@ def test_what_can_not_be_renamed_is_refused_untouched(
     assert after == before
 
 
+@pytest.mark.requirement("registry:rename:live")
 def test_a_live_peer_is_refused_on_any_of_its_runtimes(
     paths: Paths, registry: Registry, ledger: Ledger
 ) -> None:
@@ -247,6 +250,7 @@ def test_a_live_peer_is_refused_on_any_of_its_runtimes(
 STEPS = ["_move_folder", "_rename_record", "_rename_launch_files", "_rewrite_profile"]
 
 
+@pytest.mark.requirement("registry:rename:whole")
 @pytest.mark.parametrize("step", STEPS)
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_a_step_that_fails_puts_everything_back(

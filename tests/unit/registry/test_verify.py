@@ -74,6 +74,7 @@ def test_sound_peers_have_no_findings(registry: Registry, paths: Paths) -> None:
     }
 
 
+@pytest.mark.requirement("registry:verify:drift", "registry:verify:missing-profile")
 def test_verify_reads_only_and_tells_drift_errors_and_warnings(
     registry: Registry, paths: Paths
 ) -> None:
@@ -128,6 +129,7 @@ def test_a_shared_uid_is_an_error(registry: Registry, paths: Paths) -> None:
     assert verify(registry).errors == 2
 
 
+@pytest.mark.requirement("registry:fix:reindex")
 def test_fix_makes_the_index_follow_the_profiles_narrowed_runtimes_too(
     registry: Registry, paths: Paths
 ) -> None:
@@ -142,6 +144,7 @@ def test_fix_makes_the_index_follow_the_profiles_narrowed_runtimes_too(
     assert verify(registry).drift == 0
 
 
+@pytest.mark.requirement("names:intelligence:verbatim")
 def test_fix_keeps_the_indexs_legacy_word_while_it_means_the_same(
     registry: Registry, paths: Paths
 ) -> None:
@@ -156,6 +159,7 @@ def test_fix_keeps_the_indexs_legacy_word_while_it_means_the_same(
     assert records(paths)["ann"]["intelligence"] == "absent"
 
 
+@pytest.mark.requirement("registry:fix:migrate")
 def test_fix_migrates_the_legacy_shape_once_and_keeps_the_rest(
     registry: Registry, paths: Paths
 ) -> None:
@@ -179,6 +183,7 @@ def test_fix_migrates_the_legacy_shape_once_and_keeps_the_rest(
     assert fix(registry, STAMP).migrated == ()
 
 
+@pytest.mark.requirement("registry:fix:migrate")
 def test_fix_heals_a_diverged_mirror_to_the_default(registry: Registry) -> None:
     cwd = born(registry, "ann")
     edit(profile_path(cwd), runtime="codex")
@@ -187,6 +192,7 @@ def test_fix_heals_a_diverged_mirror_to_the_default(registry: Registry) -> None:
     assert (disk["default_runtime"], disk["runtime"]) == ("claude", "claude")
 
 
+@pytest.mark.requirement("registry:verify:missing-profile", "registry:fix:migrate")
 def test_fix_touches_no_profile_with_errors_and_keeps_records_without_profile(
     registry: Registry, paths: Paths
 ) -> None:
@@ -203,6 +209,7 @@ def test_fix_touches_no_profile_with_errors_and_keeps_records_without_profile(
     assert verify(registry).errors > 0
 
 
+@pytest.mark.requirement("registry:fix:quarantine")
 def test_fix_puts_corrupt_records_aside_and_rebuilds_those_that_have_a_profile(
     registry: Registry, paths: Paths
 ) -> None:
@@ -238,6 +245,7 @@ def test_a_second_quarantine_of_the_day_does_not_overwrite_the_first(
     assert [json.loads(text) for text in kept] == [["one"], ["two"]]
 
 
+@pytest.mark.requirement("registry:fix:quarantine")
 def test_fix_rebuilds_a_file_that_is_no_json_from_the_folders_it_names_and_the_default_homes(
     registry: Registry, paths: Paths, tmp_path: Path
 ) -> None:

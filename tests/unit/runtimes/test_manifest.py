@@ -28,6 +28,7 @@ def refused(text: str) -> str:
     return str(caught.value)
 
 
+@pytest.mark.requirement("launch:manifest")
 def test_three_lines_make_any_program_a_runtime() -> None:
     spec = parse_manifest(MINIMAL, "mytool.toml")
     assert spec.title == "mytool"
@@ -66,6 +67,7 @@ def test_the_readme_shows_every_key_there_is() -> None:
     assert set().union(*shown["evidence"]["records"]) == {"match", "kind", "text", "status"}
 
 
+@pytest.mark.requirement("launch:manifest")
 @pytest.mark.parametrize(
     ("text", "words"),
     [

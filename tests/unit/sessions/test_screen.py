@@ -30,6 +30,7 @@ def composer(capture: str) -> Composer:
     return read_screen(capture, MARKS).composer
 
 
+@pytest.mark.requirement("delivery:composer:reading")
 @pytest.mark.parametrize(
     ("row", "kind", "text"),
     [
@@ -89,6 +90,7 @@ def test_a_rendering_goes_on_in_the_next_row() -> None:
     assert composer(claude("❯ \x1b[2mghost over", "  two rows\x1b[0m")).kind == "ghost"
 
 
+@pytest.mark.requirement("launch:ready")
 def test_ready_needs_all_marks_and_no_bar_and_no_dialog() -> None:
     assert read_screen(claude("❯ "), MARKS).ready
     assert not read_screen(claude("❯ ", footer=""), MARKS).ready
@@ -99,6 +101,7 @@ def test_ready_needs_all_marks_and_no_bar_and_no_dialog() -> None:
     assert found.dialog == MARKS.dialogs[1]
 
 
+@pytest.mark.requirement("launch:dialogs")
 def test_the_first_dialog_that_matches_counts() -> None:
     text = "trust this folder\nResume from summary"
     assert read_screen(text, MARKS).dialog == MARKS.dialogs[0]
@@ -111,6 +114,7 @@ def test_marks_are_found_in_coloured_text() -> None:
     assert not read_screen(claude("❯ "), MARKS).busy
 
 
+@pytest.mark.requirement("launch:failure:never-ready")
 def test_the_tail_is_the_last_two_lines_flat_and_short() -> None:
     found = read_screen('one\n\n \x1b[31mtwo   "x"\x1b[0m\n  three\t!\n\n', MARKS)
     assert found.tail == "two 'x' ⏎ three !"

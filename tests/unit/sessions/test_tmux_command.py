@@ -44,6 +44,7 @@ def test_a_nul_and_too_long_a_request_are_refused() -> None:
     command.check_length("x" * command.COMMAND_MAX_BYTES)
 
 
+@pytest.mark.requirement("names:socket:length")
 def test_the_path_limit_counts_bytes() -> None:
     command.check_socket(Path("/" + "é" * 53))
     with pytest.raises(TmuxError, match="109 bytes"):

@@ -43,6 +43,7 @@ def wide_umask() -> Iterator[None]:
     os.umask(old)
 
 
+@pytest.mark.requirement("storage:private", "storage:atomic")
 @pytest.mark.usefixtures("wide_umask")
 def test_a_written_file_has_its_content_mode_0600_and_leaves_no_temporary(tmp_path: Path) -> None:
     write_text(tmp_path / "a.json", "grün\n")
@@ -58,6 +59,7 @@ def test_a_given_mode_is_set_on_a_file_that_had_another(tmp_path: Path) -> None:
     assert (path.read_bytes(), mode_of(path)) == (b"two", 0o755)
 
 
+@pytest.mark.requirement("storage:links")
 def test_mode_none_keeps_the_mode_that_is_there(tmp_path: Path) -> None:
     path = tmp_path / "config.toml"
     write_bytes(path, b"one", 0o640)
@@ -67,6 +69,7 @@ def test_mode_none_keeps_the_mode_that_is_there(tmp_path: Path) -> None:
     assert mode_of(tmp_path / "new.toml") == 0o600
 
 
+@pytest.mark.requirement("storage:links")
 @needs_root
 def test_mode_none_keeps_the_owner_that_is_there(tmp_path: Path) -> None:
     path = tmp_path / "config.toml"
@@ -76,6 +79,7 @@ def test_mode_none_keeps_the_owner_that_is_there(tmp_path: Path) -> None:
     assert (path.stat().st_uid, path.stat().st_gid) == (NOBODY, NOBODY)
 
 
+@pytest.mark.requirement("storage:links")
 @pytest.mark.parametrize("existing", [True, False])
 def test_a_symbolic_link_stays_and_its_target_is_replaced(tmp_path: Path, existing: bool) -> None:
     (tmp_path / "real").mkdir()
@@ -99,6 +103,7 @@ def test_a_link_that_points_at_itself_is_refused(tmp_path: Path) -> None:
     assert link.is_symlink()
 
 
+@pytest.mark.requirement("registry:write:single-writer")
 def test_the_registry_file_is_refused_directly_and_behind_a_link(tmp_path: Path) -> None:
     registry = tmp_path / "peers-profiles.json"
     registry.write_text("precious")
@@ -109,6 +114,7 @@ def test_the_registry_file_is_refused_directly_and_behind_a_link(tmp_path: Path)
     assert registry.read_text() == "precious"
 
 
+@pytest.mark.requirement("registry:write:single-writer")
 def test_only_the_registry_calls_the_unguarded_writer() -> None:
     users = {
         path.relative_to(SOURCE).as_posix()
@@ -124,6 +130,7 @@ def test_a_missing_folder_is_an_error_with_path_and_hint(tmp_path: Path) -> None
     assert "missing" in caught.value.hint
 
 
+@pytest.mark.requirement("storage:atomic")
 def test_a_write_that_fails_half_way_keeps_the_old_file_and_removes_the_temporary(
     tmp_path: Path,
 ) -> None:
@@ -163,6 +170,7 @@ def test_a_folder_without_write_permission_is_an_error_with_path_and_hint() -> N
     folder.rmdir()  # fails when something was left in it
 
 
+@pytest.mark.requirement("storage:durable")
 def test_content_is_on_the_disk_before_the_name_and_the_name_before_the_return(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -189,6 +197,7 @@ def test_remove_file_tells_whether_there_was_one(tmp_path: Path) -> None:
     assert remove_file(tmp_path / "a") is False
 
 
+@pytest.mark.requirement("storage:private")
 @pytest.mark.usefixtures("wide_umask")
 def test_a_private_folder_is_made_with_all_its_parents_0700(tmp_path: Path) -> None:
     ensure_private_dir(tmp_path / "a" / "b" / "c")
@@ -205,6 +214,7 @@ def test_a_folder_that_others_may_read_is_closed(tmp_path: Path) -> None:
     assert mode_of(folder) == 0o700
 
 
+@pytest.mark.requirement("storage:foreign-folder")
 @pytest.mark.parametrize("mode", [0o720, 0o702, 0o777])
 def test_a_folder_that_others_may_write_is_refused(tmp_path: Path, mode: int) -> None:
     folder = tmp_path / "shared"
@@ -216,6 +226,7 @@ def test_a_folder_that_others_may_write_is_refused(tmp_path: Path, mode: int) ->
     assert mode_of(folder) == mode
 
 
+@pytest.mark.requirement("storage:foreign-folder")
 @needs_root
 def test_a_folder_of_somebody_else_is_refused(tmp_path: Path) -> None:
     folder = tmp_path / "foreign"

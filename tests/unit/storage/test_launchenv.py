@@ -15,6 +15,7 @@ keys = st.from_regex(r"[A-Za-z_][A-Za-z0-9_]{0,10}", fullmatch=True).filter(
 values = st.text(st.characters(codec="utf-8", exclude_characters="\0\n")).map(str.strip)
 
 
+@pytest.mark.requirement("storage:launch-env:lines")
 @pytest.mark.parametrize(
     ("line", "expected"),
     [
@@ -38,6 +39,7 @@ def test_an_assignment(line: str, expected: tuple[str, str]) -> None:
     assert parse_launch_env(line) == LaunchEnv((expected,))
 
 
+@pytest.mark.requirement("storage:launch-env:lines")
 @pytest.mark.parametrize(
     "line", ["", "   ", "# A=1", "  # A=1", "A", "1A=1", "A B=1", "=1", "A-B=1", "A=x\0y"]
 )
@@ -45,11 +47,13 @@ def test_what_is_no_assignment_is_ignored(line: str) -> None:
     assert parse_launch_env(f"{line}\nB=2") == LaunchEnv((("B", "2"),))
 
 
+@pytest.mark.requirement("storage:launch-env:start-args")
 def test_start_args_are_split_and_leave_the_environment() -> None:
     parsed = parse_launch_env('A=1\nPEER_START_ARGS="--model  x --fast"\n')
     assert parsed == LaunchEnv((("A", "1"),), ("--model", "x", "--fast"))
 
 
+@pytest.mark.requirement("storage:launch-env:start-args")
 @pytest.mark.parametrize("text", ["PEER_START_ARGS=", 'PEER_START_ARGS="  "', ""])
 def test_empty_start_args_are_none(text: str) -> None:
     assert parse_launch_env(text).start_args == ()
@@ -74,6 +78,7 @@ def test_any_text_gives_variables_a_process_can_have(text: str) -> None:
         assert not {"\0", "\n"} & set(value)
 
 
+@pytest.mark.requirement("storage:launch-env:missing")
 def test_a_missing_file_is_empty(tmp_path: Path) -> None:
     assert read_launch_env(tmp_path / "launch.env") == LaunchEnv()
 

@@ -140,6 +140,7 @@ def test_a_link_in_place_of_the_lock_is_refused(path: Path, tmp_path: Path) -> N
     assert (tmp_path / "target").read_text() == "keep"
 
 
+@pytest.mark.requirement("daemon:second")
 def test_a_second_daemon_is_refused_and_told_the_pid(path: Path, holders: list[Holder]) -> None:
     holders.append(Holder(DAEMON, path))
     pid = holders[0].process.pid

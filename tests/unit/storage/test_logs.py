@@ -26,6 +26,7 @@ def lines_of(folder: Path, name: str = "x.log") -> list[str]:
     return [line for path in files for line in path.read_text("utf-8").splitlines()]
 
 
+@pytest.mark.requirement("logs:private")
 def test_append_makes_the_folder_0700_and_the_file_0600(tmp_path: Path) -> None:
     path = tmp_path / "logs" / "iapeer" / "x.log"
     log = LogFile(path, 1000, 2)
@@ -44,11 +45,13 @@ def test_a_file_that_others_could_read_is_closed(tmp_path: Path) -> None:
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
+@pytest.mark.requirement("logs:off")
 def test_a_log_without_a_path_drops_everything(capsys: pytest.CaptureFixture[str]) -> None:
     LogFile(None, 1000, 2).append("one")
     assert capsys.readouterr().err == ""
 
 
+@pytest.mark.requirement("logs:format:newline")
 def test_one_append_is_one_line(tmp_path: Path) -> None:
     log = LogFile(tmp_path / "x.log", 1000, 2)
     log.append("a\nb\rc\n")
@@ -56,6 +59,7 @@ def test_one_append_is_one_line(tmp_path: Path) -> None:
     assert (tmp_path / "x.log").read_text() == "a\\nb\\rc\nbad \\ud800 text\n"
 
 
+@pytest.mark.requirement("logs:rotate")
 def test_rotation_comes_before_the_append_that_would_not_fit(tmp_path: Path) -> None:
     log = LogFile(tmp_path / "x.log", 8, 2)
     log.append("123")
@@ -100,6 +104,7 @@ def test_a_line_longer_than_the_limit_still_goes_in(tmp_path: Path) -> None:
     assert (tmp_path / "x.log").read_text() == "abcdefghi\n"
 
 
+@pytest.mark.requirement("logs:rotate")
 @given(st.lists(st.integers(1, 12), max_size=40), st.integers(4, 40), st.integers(0, 4))
 def test_rotation_keeps_the_newest_lines_in_order(
     lengths: list[int], max_bytes: int, keep: int
@@ -151,6 +156,7 @@ def test_lines_of_several_processes_neither_mix_nor_get_lost(tmp_path: Path) -> 
         assert own == sorted(own)
 
 
+@pytest.mark.requirement("logs:swallow")
 def test_an_unwritable_path_never_raises_and_is_reported_once(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -186,6 +192,7 @@ def test_a_full_disk_cuts_one_line_only(tmp_path: Path) -> None:
     assert "only 4 of 7 bytes" in done.stderr
 
 
+@pytest.mark.requirement("logs:delivery:keys")
 def test_a_delivered_message_is_logged_in_the_contracts_order() -> None:
     line = delivery_record(
         NOON,
@@ -213,6 +220,7 @@ def test_a_delivered_message_is_logged_in_the_contracts_order() -> None:
     )
 
 
+@pytest.mark.requirement("logs:delivery:keys")
 def test_a_queued_message_names_its_queue() -> None:
     line = delivery_record(
         NOON,
@@ -233,6 +241,7 @@ def test_a_queued_message_names_its_queue() -> None:
     )
 
 
+@pytest.mark.requirement("logs:delivery:keys")
 def test_a_refused_message_has_its_error_and_neither_via_nor_woke() -> None:
     line = delivery_record(
         NOON,
@@ -253,6 +262,7 @@ def test_a_refused_message_has_its_error_and_neither_via_nor_woke() -> None:
     )
 
 
+@pytest.mark.requirement("logs:format:time")
 def test_a_lifecycle_record_has_time_and_event_first_and_drops_what_is_not_known() -> None:
     line = lifecycle_record(NOON, "wake", identity="claude-bob", cause=None, mode="fresh")
     assert line == "ts=2026-09-21T14:13:20.123Z ev=wake identity=claude-bob mode=fresh"

@@ -7,7 +7,7 @@ The functions run inside the caller's transaction and return values, never curso
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from iapeer.core.states import TRANSITIONS, UNDELIVERED, Event, MessageState
@@ -60,13 +60,33 @@ def history(conn: sqlite3.Connection, message_id: str) -> list[HistoryRow]:
 def select(
     conn: sqlite3.Connection,
     where: str,
-    values: Iterable[Any],
+    values: Iterable[Any] | Mapping[str, Any],
     limit: int = -1,
     order: str = "seq",
 ) -> list[MessageRow]:
-    """Return the messages `where` matches; `where` and `order` are trusted text of this package."""
-    found = conn.execute(f"{_SELECT} WHERE {where} ORDER BY {order} LIMIT ?", (*values, limit))
+    """Return the messages `where` matches; `where` and `order` are trusted text of this package.
+
+    `values` are for `?`, or with a mapping for `:name`.
+    """
+    sql = f"{_SELECT} WHERE {where} ORDER BY {order} LIMIT "
+    if isinstance(values, Mapping):
+        found = conn.execute(sql + ":limit", {**values, "limit": limit})
+    else:
+        found = conn.execute(sql + "?", (*values, limit))
     return [message_row(row) for row in found]
+
+
+def about_sql(uid: str | None, name: str | None) -> str:
+    """Return the condition that a message is from or to a peer; binds `:peer` and `:name`.
+
+    The uid counts when there is one; the name is for peers that are not registered any more.
+    """
+    if uid is not None:
+        return "(to_uid = :peer OR sender_uid = :peer)"
+    if name is not None:
+        # An address is `<runtime>-<name>`, and a runtime has no hyphen.
+        return "(personality = :name OR substr(sender, instr(sender, '-') + 1) = :name)"
+    return "1"
 
 
 def pending(conn: sqlite3.Connection, uid: str, runtime: str, limit: int = 100) -> list[MessageRow]:
@@ -132,24 +152,23 @@ def search(
     conn: sqlite3.Connection,
     *,
     peer_uid: str | None = None,
+    peer_name: str | None = None,
     state: MessageState | None = None,
     grep: str | None = None,
     limit: int = 50,
 ) -> list[MessageRow]:
     """Return at most `limit` messages, newest first.
 
-    `peer_uid` matches sender or recipient; `grep` is a substring of the body or the topic, where
+    `peer_uid`, else `peer_name`, matches sender or recipient; `grep` is a substring of the body or the topic, where
     ASCII letters match in either case.
     """
-    terms = ["1"]
-    if peer_uid is not None:
-        terms.append("(to_uid = :peer OR sender_uid = :peer)")
+    terms = [about_sql(peer_uid, peer_name)]
     if state is not None:
         terms.append("state = :state")
     if grep is not None:
         terms.append("(instr(lower(body), lower(:grep)) OR instr(lower(topic), lower(:grep)))")
     found = conn.execute(
         f"{_SELECT} WHERE {' AND '.join(terms)} ORDER BY seq DESC LIMIT :limit",
-        {"peer": peer_uid, "state": state, "grep": grep, "limit": max(0, limit)},
+        {"peer": peer_uid, "name": peer_name, "state": state, "grep": grep, "limit": max(0, limit)},
     )
     return [message_row(row) for row in found]

@@ -21,6 +21,9 @@ UNDELIVERED_SQL = "state IN ('accepted', 'held', 'in_flight')"
 OUTSTANDING_SQL = "state IN ('in_flight', 'landed') AND final = 0"
 """Handed over or about to be, and not yet proven to be seen."""
 
+DEAD_SQL = "state IN ('failed', 'expired') AND settled = ''"
+"""Ended undelivered, and no operator has redelivered or dropped it."""
+
 # `body` stands last: a scan over the other columns then never reads the pages a long body needs.
 _VERSION_1 = (
     """
@@ -45,6 +48,7 @@ _VERSION_1 = (
         purged INTEGER NOT NULL DEFAULT 0,
         answered_by TEXT NOT NULL DEFAULT '',
         told INTEGER NOT NULL DEFAULT 0,
+        settled TEXT NOT NULL DEFAULT '',
         accepted_at REAL NOT NULL,
         changed_at REAL NOT NULL,
         accepted_ts TEXT NOT NULL,
@@ -65,6 +69,7 @@ _VERSION_1 = (
     f"CREATE INDEX messages_out ON messages (to_uid, runtime, seq) WHERE {OUTSTANDING_SQL}",
     "CREATE INDEX messages_untold ON messages (seq)"
     " WHERE state IN ('failed', 'expired') AND told = 0",
+    f"CREATE INDEX messages_dead ON messages (seq) WHERE {DEAD_SQL}",
     "CREATE INDEX messages_answer ON messages (to_uid, sender_uid, seq)",
     """
     CREATE TABLE turns (

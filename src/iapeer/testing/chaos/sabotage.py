@@ -15,6 +15,7 @@ from .fleet import Fleet
 from .history import Deed, History
 from .plan import Step
 from .readers import Inboxes
+from .senders import Pace
 
 FAULT_S = 4.0
 """How long a daemon may run towards its fault point; then it is killed where it is."""
@@ -27,9 +28,10 @@ class Saboteur:
     """One thread does one deed at a time; `counts` says what was done, missed and unavailable."""
 
     def __init__(
-        self, fleet: Fleet, inboxes: Inboxes, disk: StateDisk, history: History
+        self, fleet: Fleet, inboxes: Inboxes, disk: StateDisk, history: History, pace: Pace
     ) -> None:
         self._fleet = fleet
+        self._pace = pace
         self._inboxes = inboxes
         self._disk = disk
         self._history = history
@@ -107,7 +109,8 @@ class Saboteur:
             deadline = time.monotonic() + FAULT_S
             while not died and time.monotonic() < deadline:
                 died = self._fleet.pid is None
-                time.sleep(0.01)
+                self._pace.nudge()
+                time.sleep(0.02)
             self._fleet.kill()
             self._fleet.start()
         return ("done" if died else "missed"), step.fault
@@ -149,7 +152,7 @@ class Saboteur:
             if pid is None:
                 return "missed", self._disk.means
             with self._disk.full(pid):
-                time.sleep(FAILURE_S)
+                self._go_on(FAILURE_S)
         return "done", self._disk.means
 
     def _fsync_error(self) -> tuple[float, float, str]:
@@ -158,8 +161,15 @@ class Saboteur:
             if pid is None:
                 raise Unavailable("no daemon")
             with failing_syncs(pid) as (began, until):
-                time.sleep(FAILURE_S)
+                self._go_on(FAILURE_S)
         return began, until[0], "daemon"
+
+    def _go_on(self, seconds: float) -> None:
+        """Let that time pass with messages on their way."""
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            self._pace.nudge()
+            time.sleep(0.02)
 
     def _pick(self, step: Step) -> SessionRow | None:
         rows = self._fleet.live_sessions()

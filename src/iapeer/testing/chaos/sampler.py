@@ -61,7 +61,7 @@ class Sampler:
         """Take one sample and write down what is wrong."""
         self.samples += 1
         by_identity: dict[str, list[Agent]] = defaultdict(list)
-        for agent in self._agents():
+        for agent in self.agents():
             by_identity[agent.identity].append(agent)
         for identity, found in by_identity.items():
             if len({agent.session for agent in found}) > 1 and _overlap(found):
@@ -79,7 +79,7 @@ class Sampler:
             self._twins.add((identity, detail))
             self._history.add(Twins(identity=identity, detail=detail, at=time.time()))
 
-    def _agents(self) -> Iterator[Agent]:
+    def agents(self) -> Iterator[Agent]:
         root = str(self._fleet.daemon.root)
         for process in psutil.process_iter():
             try:
@@ -110,7 +110,7 @@ class Sampler:
             for pid, start in ((row.server_pid, row.server_start), (row.pane_pid, row.pane_start))
             if pid and start is not None
         }
-        for agent in self._agents():
+        for agent in self.agents():
             if (agent.pid, agent.start) not in known and is_alive(agent.pid, agent.start):
                 self._history.add(Stray(detail=f"agent of {agent.identity}, {agent.session}"))
         for pid, start in self.servers():

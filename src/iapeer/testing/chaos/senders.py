@@ -25,6 +25,7 @@ from .history import Call, History, Outcome
 NUMBERS_EACH = 1_000_000
 """Each sender's numbers begin at its place times this."""
 MCP_S = 40.0
+UP_S = 5.0
 CROWDED = 40
 """A recipient with more undelivered messages is given time."""
 
@@ -41,7 +42,7 @@ class Answer:
 
 
 class Pace:
-    """Lets senders go on as far as the plan has come, and counts what they sent."""
+    """Lets senders go on as far as the plan has come, and counts what was answered ok."""
 
     def __init__(self, messages: int) -> None:
         self.messages = messages
@@ -51,8 +52,18 @@ class Pace:
         self._lock = threading.Lock()
 
     def allow(self, total: int) -> None:
-        """Let `total` messages be sent in all."""
-        self._allowed = min(self.messages, total)
+        """Let `total` messages be sent in all; never fewer than before."""
+        with self._lock:
+            self._allowed = min(self.messages, max(self._allowed, total))
+
+    def nudge(self) -> None:
+        """Let one more be sent than have been."""
+        self.allow(self.sent + 1)
+
+    def give_back(self) -> None:
+        """Do not count a call that was not answered ok."""
+        with self._lock:
+            self.sent -= 1
 
     def take(self) -> bool:
         """Wait for leave to send one more; False when there is nothing more to send."""
@@ -87,6 +98,8 @@ class Sender:
         address = self.fleet.address(self.personality)
         readers = [name for name in self.fleet.readers if name != self.personality]
         while self.pace.take():
+            # Without a daemon there is nobody to ask: a call of that time says nothing.
+            self.fleet.up.wait(UP_S)
             number += 1
             reader = random.choice(readers)
             began = time.time()
@@ -105,8 +118,8 @@ class Sender:
                     code=answer.code,
                 )
             )
-            if answer.outcome == "unknown":
-                self.fleet.up.wait(2.0)
+            if answer.outcome != "ok":
+                self.pace.give_back()
             crowd = min(2.0, max(0.0, (answer.depth - CROWDED) * 0.05))
             self.pace.done.wait(random.uniform(0.0, 0.15) + crowd)
 

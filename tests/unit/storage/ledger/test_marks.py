@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import pytest
+
 import sqlite3
 
 from iapeer.storage.ledger import marks, sessions
@@ -48,6 +50,7 @@ def test_deaths_are_counted_by_time_and_kind(conn: sqlite3.Connection) -> None:
     assert len(marks.deaths_since(conn, "u", "codex", 0.0, {"boot"})) == 1
 
 
+@pytest.mark.requirement("registry:remove:namesake")
 def test_a_removed_peer_leaves_nothing_a_namesake_could_inherit(conn: sqlite3.Connection) -> None:
     for uid in ("u", "v"):
         marks.set_mark(conn, uid, "claude", "stopped", NOW)

@@ -13,6 +13,7 @@ S, E = MessageState, Event
 DAY = 86400.0
 
 
+@pytest.mark.requirement("send:key")
 def test_a_key_stands_for_its_message_for_24_hours(conn: sqlite3.Connection) -> None:
     assert messages.find_key(conn, "ci", "k", NOW) is None
     messages.remember_key(conn, "ci", "k", "ann", "digest", "m1", NOW)

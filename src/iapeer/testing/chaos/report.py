@@ -1,0 +1,94 @@
+"""The verdict as text for a terminal and as a Markdown page; no names of machines or people."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+from collections.abc import Iterator
+
+import psutil
+
+from .options import SETTINGS
+from .runner import Result
+
+SHOWN = 40
+"""Violations that are written out; the rest is counted."""
+
+
+def verdict(result: Result) -> str:
+    """Return the result in a few lines."""
+    lines = [f"{name}: {value}" for name, value in result.figures.items()]
+    lines += [f"calls {name}: {count}" for name, count in sorted(result.outcomes.items())]
+    lines += [f"messages {name}: {count}" for name, count in sorted(result.states.items())]
+    lines += [f"deed {k} {o}: {count}" for (k, o), count in sorted(result.deeds.items())]
+    lines += [f"the daemon died by itself: {how}" for how in result.unwanted_deaths]
+    lines += [f"VIOLATION {v.kind} {v.subject}: {v.detail}" for v in result.violations[:SHOWN]]
+    lines.append(summary(result))
+    return "\n".join(lines)
+
+
+def summary(result: Result) -> str:
+    """Return one line: the seed, whether all was done, and how many lies were found."""
+    whole = "complete" if result.complete else "cut short by the time limit"
+    rest = "" if result.rested else ", did not come to rest"
+    return f"seed {result.options.seed}: {whole}{rest}, {len(result.violations)} violations"
+
+
+def passed(result: Result) -> bool:
+    """Whether nothing was broken and everything came to rest."""
+    return not result.violations and not result.unwanted_deaths and result.rested
+
+
+def markdown(result: Result) -> str:
+    """Return the page for `docs/kill-report.md`."""
+    return "\n".join(_page(result)) + "\n"
+
+
+def command(result: Result) -> str:
+    """Return the command line that repeats the run."""
+    options = result.options
+    return (
+        "python -m iapeer.testing.chaos "
+        f"--messages {options.messages} --kills {options.kills} --seed {options.seed}"
+    )
+
+
+def _page(result: Result) -> Iterator[str]:
+    yield "# Kill report"
+    yield ""
+    yield "Written by `iapeer.testing.chaos`; what is checked stands in its `checker` module."
+    yield ""
+    yield f"**{summary(result)}.**"
+    yield ""
+    yield from ("```sh", command(result), "```", "")
+    yield from _table("figure", "value", result.figures.items())
+    yield from _table("calls", "count", sorted(result.outcomes.items()))
+    yield from _table("messages at the end", "count", sorted(result.states.items()))
+    deeds = [(f"{kind}, {outcome}", n) for (kind, outcome), n in sorted(result.deeds.items())]
+    yield from _table("what was done", "count", deeds)
+    yield from _table("setting", "value", SETTINGS.items())
+    yield from _table("machine", "", _machine().items())
+    if result.violations:
+        rows = [(v.kind, f"{v.subject}: {v.detail}") for v in result.violations[:SHOWN]]
+        yield from _table("violation", "what speaks for it", rows)
+
+
+def _table(left: str, right: str, rows: object) -> Iterator[str]:
+    yield f"| {left} | {right} |"
+    yield "| --- | --- |"
+    for name, value in rows:  # type: ignore[attr-defined] # any iterable of pairs
+        yield f"| {str(name).replace('|', '/')} | {str(value).replace('|', '/')} |"
+    yield ""
+
+
+def _machine() -> dict[str, str]:
+    """Return what matters about the machine and names nobody."""
+    tmux = subprocess.run(["tmux", "-V"], capture_output=True, encoding="utf-8", check=False)
+    return {
+        "system": f"{platform.system()} {platform.release().split('-')[0]}",
+        "processor": f"{os.cpu_count()} x {platform.machine()}",
+        "memory": f"{psutil.virtual_memory().total / (1 << 30):.0f} GiB",
+        "python": platform.python_version(),
+        "tmux": tmux.stdout.strip() or "unknown",
+    }
