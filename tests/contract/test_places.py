@@ -11,7 +11,7 @@ from iapeer.core.settings import make_settings
 from iapeer.storage.paths import Paths, launch_env_path, profile_path
 
 
-@pytest.mark.requirement("names:socket:folder:override", "names:socket:folder:default")
+@pytest.mark.requirement("names:socket-folder:override", "names:socket-folder:default")
 @pytest.mark.parametrize(
     ("variables", "folder"),
     [

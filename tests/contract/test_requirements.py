@@ -60,11 +60,16 @@ def _claims(source: str, name: str) -> Iterator[Claim]:
                 raise ValueError(f"{where}: a requirement is claimed by a test, by its id")
             marks.discard(id(call))
             for argument in call.args:
-                if not (isinstance(argument, ast.Constant) and isinstance(argument.value, str)):
-                    raise ValueError(f"{where}: an id must be written out")
-                yield Claim(argument.value, where)
+                yield Claim(_written(argument, where), where)
     if marks:
         raise ValueError(f"{name}: a requirement is claimed by the decorator of a test only")
+
+
+def _written(argument: ast.expr, where: str) -> str:
+    match argument:
+        case ast.Constant(value=str(text)):
+            return text
+    raise ValueError(f"{where}: an id must be written out")
 
 
 def _is_mark(node: ast.AST) -> bool:

@@ -115,10 +115,13 @@ async def give_back(
     await journal.return_all(unproven, frozenset(marked), f"session ended: {cause}")
 
 
-async def bury(row: SessionRow, journal: Journal, services: LaneServices) -> None:
+async def bury(
+    row: SessionRow, journal: Journal, services: LaneServices, *, is_newest: bool = True
+) -> None:
     """Settle a session that died while no daemon watched, and clear its remains.
 
-    Its record is read to the end first: what it proves is not handed over again.
+    Its record is read to the end first: what it proves is not handed over again. An older one of
+    the same identity has only its row settled: the socket is the newest one's.
     """
     if row.transcript:
         await _read_record(row, journal, services)
@@ -127,7 +130,7 @@ async def bury(row: SessionRow, journal: Journal, services: LaneServices) -> Non
     never_ready = row.ready_at is None
     marked = frozenset() if never_ready else frozenset(m.id for m in unproven)
     await journal.return_all(unproven, marked, "the session died while no daemon ran")
-    if row.socket:
+    if row.socket and is_newest:
         await services.launcher.clear(row, "died unwatched")
     else:
         await journal.close_stream(row.id, "daemon restarted")

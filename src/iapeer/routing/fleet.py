@@ -9,7 +9,13 @@ from sqlite3 import Connection
 from typing import TYPE_CHECKING, Any
 
 from iapeer import __version__
-from iapeer.core.errors import InvalidInput, LaunchFailed, PeerLive, RuntimeUnknown
+from iapeer.core.errors import (
+    InvalidInput,
+    LaunchFailed,
+    PeerLive,
+    RuntimeUnknown,
+    StorageError,
+)
 from iapeer.core.identity import RESERVED_NAMES, Identity, socket_name
 from iapeer.core.profile import RegistryRecord
 from iapeer.registry.admin import RemoveRules, identities
@@ -25,6 +31,7 @@ from .lanes import Lanes
 from .letters import Verb
 from .ports import AttachPoint, PeerView
 from .presence import Phase
+from .waits import Key
 
 if TYPE_CHECKING:
     from .services import LaneServices
@@ -43,10 +50,7 @@ class FleetService:
 
     async def peers(self) -> list[PeerView]:
         """Return every registered peer, sorted by name."""
-        waiting = {
-            (item.uid, item.runtime): item.waiting
-            for item in await self._s.ledger.read(queries.undelivered_identities)
-        }
+        waiting, _ = await self._waiting()
         return [
             PeerView(
                 personality=record.personality,
@@ -142,8 +146,8 @@ class FleetService:
     async def status(self) -> dict[str, Any]:
         """Return what `status` shows."""
         snapshot = self._s.registry.snapshot(allow_stale=True)
-        waiting = await self._s.ledger.read(queries.undelivered_identities)
-        unhealthy = self._s.ledger.unhealthy
+        waiting, unhealthy = await self._waiting()
+        unhealthy = unhealthy or self._s.ledger.unhealthy
         problems = [p.message for p in snapshot.problems]
         problems += [p.message for p in self._s.catalog.problems]
         if unhealthy is not None:
@@ -153,9 +157,17 @@ class FleetService:
             "pid": os.getpid(),
             "peers": len(snapshot.records),
             "live": len(self._s.by_session),
-            "undelivered": sum(item.waiting for item in waiting),
+            "undelivered": sum(waiting.values()),
             "problems": problems,
         }
+
+    async def _waiting(self) -> tuple[dict[Key, int], StorageError | None]:
+        """Count what waits per identity; a ledger that can't be read costs the counts only."""
+        try:
+            found = await self._s.ledger.read(queries.undelivered_identities)
+        except StorageError as error:
+            return {}, error
+        return {(item.uid, item.runtime): item.waiting for item in found}, None
 
     def _status(self, record: RegistryRecord, runtime: str) -> str:
         key = (record.uid, runtime)

@@ -67,6 +67,7 @@ class Lane:
         self._look_at: float | None = None
         self._boot = Boot(uid, identity, services, self._report)
         self._adoptee: SessionRow | None = None
+        self._older: list[SessionRow] = []
         self._wakers: list[asyncio.Future[str]] = []
         self.stopped = False
         self._finishing = False
@@ -111,6 +112,8 @@ class Lane:
 
     def adopt(self, row: SessionRow) -> None:
         """Before `run`: the ledger says that this session lives."""
+        if self._adoptee is not None:
+            self._older.append(self._adoptee)
         self._adoptee = row
         self.phase = Phase.ADOPTING
 
@@ -234,6 +237,7 @@ class Lane:
             self.phase = Phase.ASLEEP
 
     async def _adopt(self) -> None:
+        await self._bury_older()
         row = self._adoptee
         if row is None:
             self.phase = Phase.ASLEEP
@@ -257,6 +261,12 @@ class Lane:
             await self._go_live(session)
             self._answer_wakers(None)
         self._work = True
+
+    async def _bury_older(self) -> None:
+        """Settle rows that were left behind by a session before the newest."""
+        while self._older:
+            await endings.bury(self._older[0], self._journal, self._s, is_newest=False)
+            del self._older[0]
 
     async def _go_live(self, session: Session) -> None:
         """Watch the session's life and record, and begin to deliver."""
@@ -394,6 +404,7 @@ class Lane:
         """End what runs or boots, deliberately."""
         await self._cancel_boot()
         self._answer_wakers(LaunchFailed(f"{self.identity.address}: {cause}", code="stopped"))
+        await self._bury_older()
         if self._adoptee is not None:
             await endings.bury(self._adoptee, self._journal, self._s)
             self._adoptee = None

@@ -150,10 +150,17 @@ class Lanes:
         await self._s.ledger.write(
             lambda c: upkeep.purge(c, now, settings.body_retention_s, settings.metadata_retention_s)
         )
-        for item in await self._s.ledger.read(queries.undelivered_identities):
-            self.work(item.uid, Identity(item.runtime, item.personality))
+        await self.rescan()
         for lane in self._lanes.values():
             lane.work()
+
+    async def rescan(self) -> None:
+        """Let every identity with undelivered messages work, whoever stored them.
+
+        Raises StorageError.
+        """
+        for item in await self._s.ledger.read(queries.undelivered_identities):
+            self.work(item.uid, Identity(item.runtime, item.personality))
 
     async def fail_all(self, uid: str, reason: str) -> list[MessageRow]:
         """Fail everything undelivered of a peer that goes away, and tell the senders."""

@@ -5,13 +5,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Any, Protocol
 
 import msgspec
 
 from iapeer.core.draft import Draft
 from iapeer.core.outcomes import SendResult
+from iapeer.core.states import MessageState
 from iapeer.registry.caller import Caller
 
 
@@ -43,8 +44,21 @@ class TraceStep(msgspec.Struct, frozen=True, kw_only=True):
     evidence: str = ""
 
 
+class TraceTurn(msgspec.Struct, frozen=True, kw_only=True):
+    """The turn that an attempt was seen in; `end` is empty while it runs, or never ended."""
+
+    attempt: int
+    seen_at: float
+    end: str
+    ended_at: float | None
+
+
 class Trace(msgspec.Struct, frozen=True, kw_only=True):
-    """A message without its body, and every step it took so far."""
+    """A message without its body, and every step it took so far.
+
+    `answered_by` is the id of the first message its reader sent back. `altered` characters of the
+    body were changed or dropped for a terminal.
+    """
 
     id: str
     sender: str
@@ -56,6 +70,50 @@ class Trace(msgspec.Struct, frozen=True, kw_only=True):
     dup: bool
     accepted_ts: str
     steps: tuple[TraceStep, ...]
+    turns: tuple[TraceTurn, ...] = ()
+    answered_by: str = ""
+    altered: int = 0
+
+
+class MessageQuery(msgspec.Struct, frozen=True, kw_only=True):
+    """Which messages to list; `peer` is a name, `grep` a part of the body or the topic."""
+
+    peer: str | None = None
+    state: MessageState | None = None
+    grep: str | None = None
+    limit: int = 50
+    bodies: bool = False
+
+
+class MessageView(msgspec.Struct, frozen=True, kw_only=True):
+    """One line of a list of messages; the whole `body` only where it was asked for.
+
+    `at` is seconds since the epoch, `quote` the beginning of the body on one line.
+    """
+
+    id: str
+    at: float
+    accepted_ts: str
+    sender: str
+    recipient: str
+    state: str
+    reason: str
+    topic: str | None
+    length: int
+    dup: bool
+    purged: bool
+    quote: str
+    body: str | None = None
+
+
+class Settled(msgspec.Struct, frozen=True, kw_only=True):
+    """What was done about one dead letter: `new_id` carries it on; `code` says why nothing was."""
+
+    id: str
+    new_id: str = ""
+    code: str = ""
+    message: str = ""
+    hint: str = ""
 
 
 class AttachPoint(msgspec.Struct, frozen=True, kw_only=True):
@@ -119,6 +177,25 @@ class Fleet(Protocol):
 
     async def status(self) -> dict[str, Any]:
         """Return counts and versions for `status`: pid, version, live, undelivered, problems."""
+
+
+class Archive(Protocol):
+    """What an operator may ask and do about messages."""
+
+    async def messages(self, query: MessageQuery) -> list[MessageView]:
+        """Return what matches, newest first."""
+
+    async def dead_letters(self, peer: str | None, limit: int) -> list[MessageView]:
+        """Return failed and expired messages nobody has seen to, in order of acceptance."""
+
+    async def redeliver(self, ids: Sequence[str], path: str) -> list[Settled]:
+        """Send each dead letter again as a new message; one that is refused spares the others.
+
+        `path` names the entrance, as for `send`.
+        """
+
+    async def drop(self, ids: Sequence[str]) -> list[Settled]:
+        """Take dead letters off the list; their rows and histories stay."""
 
 
 class Evidence(Protocol):

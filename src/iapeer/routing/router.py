@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
-from sqlite3 import Connection
 
 import msgspec
 
@@ -16,7 +15,6 @@ from iapeer.core.clock import Clock
 from iapeer.core.draft import Draft
 from iapeer.core.errors import (
     IapeerError,
-    PeerNotFound,
     SendRefused,
     StorageError,
 )
@@ -27,14 +25,15 @@ from iapeer.core.settings import Settings
 from iapeer.core.states import FINAL, HoldReason, MessageState
 from iapeer.registry.caller import Caller
 from iapeer.storage.ledger import queries
-from iapeer.storage.ledger.rows import MessageRow
 from iapeer.storage.ledger.store import Ledger
-from iapeer.storage.logs import Delivery, LogFile, delivery_record
+from iapeer.storage.logs import LogFile
 
 from .admission import Admission, SendRequest
+from .archive import story
 from .lanes import Lanes
-from .ports import Trace, TraceStep
+from .ports import Trace
 from .presence import Phase
+from .sendlog import Outcome, delivery_line
 from .waits import Key, Waits, is_answer
 
 
@@ -107,37 +106,7 @@ class Router:
 
     async def trace(self, message_id: str) -> Trace:
         """Return the way of one message. Raises PeerNotFound (`unknown_message`)."""
-
-        def both(conn: Connection) -> tuple[MessageRow | None, list[TraceStep]]:
-            steps = [
-                TraceStep(
-                    at=step.at,
-                    state=step.state,
-                    event=step.event,
-                    reason=step.reason,
-                    door=step.door,
-                    attempt=step.attempt,
-                    evidence=step.evidence,
-                )
-                for step in queries.history(conn, message_id)
-            ]
-            return queries.get(conn, message_id), steps
-
-        row, steps = await self._g.ledger.read(both)
-        if row is None:
-            raise PeerNotFound(f"no message {message_id!r} in the ledger", code="unknown_message")
-        return Trace(
-            id=row.id,
-            sender=row.sender,
-            recipient=f"{row.runtime}-{row.personality}",
-            state=row.state,
-            reason=row.reason,
-            topic=row.topic,
-            length=len(row.body),
-            dup=row.dup,
-            accepted_ts=row.accepted_ts,
-            steps=tuple(steps),
-        )
+        return await self._g.ledger.read(lambda c: story(c, message_id))
 
     async def _wait(self, message_id: str, changed: asyncio.Event, *, live: bool) -> SendResult:
         """Return at the first of: landed, refused or failed, a hold but `waking`, the limit."""
@@ -180,29 +149,6 @@ class Router:
     def _log_line(
         self, sending: _Sending, *, result: SendResult | None = None, error: str = ""
     ) -> None:
-        draft, path = sending.draft, sending.request.path
-        queued = result is not None and not result.delivered
-        self._log.append(
-            delivery_record(
-                self._g.clock.now(),
-                Delivery(
-                    caller=sending.request.caller.identity.address,
-                    to=draft.to,
-                    ok=result is not None,
-                    elapsed_ms=round((self._g.clock.monotonic() - sending.began) * 1000),
-                    length=len(draft.message),
-                    attachments=len(draft.attachments),
-                    runtime=draft.runtime,
-                    via=f"{result.runtime}-{result.personality}" if result else None,
-                    woke=result.woke if result else False,
-                    queued=queued,
-                    queue_kind=result.reason or None if result and queued else None,
-                    queue_depth=result.queue_depth if result and queued else None,
-                    topic=draft.topic,
-                    error=error or None,
-                    path="cli" if path == "cli" else None,
-                    message_id=result.message_id if result else None,
-                    state=result.state.value if result else None,
-                ),
-            )
-        )
+        elapsed_s = self._g.clock.monotonic() - sending.began
+        outcome = Outcome(sending.request, elapsed_s, result, error)
+        self._log.append(delivery_line(self._g.clock.now(), outcome))

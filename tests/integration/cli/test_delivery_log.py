@@ -30,16 +30,16 @@ def test_every_attempt_leaves_one_line_and_no_body(iapeer_daemon: TestDaemon) ->
     assert "secret-body" not in log
     own = re.compile(r"^ts=\S+Z (.*)$")
     lines = [_fixed(m[1]) for line in log.splitlines() if (m := own.match(line))]
+    waits = "ok=true via=api-svc woke=false queued=true"
+    unknown = r"\"nobody\" is not in the iapeer peers index; message NOT delivered"
+    undeclared = r"runtime \"zzz\" is not declared for \"ann\""
     who = "ev=delivery path=cli caller=api-op"
+    at, told = f"ms=N len={len(body)}", "id=ID state="
     assert lines == [
-        f"{who} to=ann ok=true via=demo-ann woke=true ms=N len={len(body)} att=2 "
-        'topic="the build" id=ID state=landed',
-        f"ev=delivery caller=api-op to=svc rt=api ok=true via=api-svc woke=false queued=true "
-        f"qkind=offline qd=1 ms=N len={len(body)} id=ID state=held",
-        f"ev=delivery caller=api-op to=nobody ok=false ms=N len={len(body)} "
-        'err="\\"nobody\\" is not in the iapeer peers index; message NOT delivered"',
-        f"{who} to=ann rt=zzz ok=false ms=N len={len(body)} "
-        'err="runtime \\"zzz\\" is not declared for \\"ann\\""',
+        f'{who} to=ann ok=true via=demo-ann woke=true {at} att=2 topic="the build" {told}landed',
+        f"ev=delivery caller=api-op to=svc rt=api {waits} qkind=offline qd=1 {at} {told}held",
+        f'ev=delivery caller=api-op to=nobody ok=false {at} err="{unknown}"',
+        f'{who} to=ann rt=zzz ok=false {at} err="{undeclared}"',
     ]
 
 

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
+from functools import partial
 
 import msgspec
 import pytest
@@ -17,6 +18,10 @@ from tests.integration.routing.house import House, open_house, until
 pytestmark = [pytest.mark.anyio, pytest.mark.real_tmux]
 
 PROGRAM = 'id = "{id}"\nkind = "service"\ndoors = ["inbox"]\n'
+
+
+def _is_live(house: House, runtime: str) -> bool:
+    return house.lane("svc", runtime).phase == "live"
 
 
 @asynccontextmanager
@@ -37,7 +42,7 @@ async def _svc(*connected: str) -> AsyncIterator[House]:
         for runtime in connected:
             stream = house.inboxes.open(house.caller(f"{runtime}-svc"))
             readers.append(asyncio.ensure_future(anext(aiter(stream))))
-            await until(lambda rt=runtime: house.lane("svc", rt).phase == "live")
+            await until(partial(_is_live, house, runtime))
         yield house
         for reader in readers:
             reader.cancel()

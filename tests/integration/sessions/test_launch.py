@@ -14,6 +14,7 @@ import pytest
 from iapeer.core.errors import LaunchFailed, SendRefused
 from iapeer.core.identity import Identity
 from iapeer.sessions.model import LaunchRequest
+from iapeer.sessions.process import is_alive
 from iapeer.storage.paths import peer_state_dir
 from tests.integration.routing.house import House, open_house, until
 
@@ -230,3 +231,16 @@ def _demo(*, boot_deadline_s: float) -> str:
 
     text = (SHIPPED / "demo.toml").read_text(encoding="utf-8")
     return text.replace("boot_deadline_s = 20.0", f"boot_deadline_s = {boot_deadline_s}")
+
+
+async def test_an_orphan_that_no_ledger_knows_is_replaced_by_the_next_wake() -> None:
+    async with open_house("ann") as house:
+        await house.live("ann")
+        orphan = house.session("ann").pane
+        await house.close()
+        for name in ("ledger.db", "ledger.db-wal", "ledger.db-shm"):
+            (house.paths.state / name).unlink(missing_ok=True)
+        await house.start()
+        await house.live("ann")
+        assert house.session("ann").pane != orphan
+        assert not is_alive(*orphan)

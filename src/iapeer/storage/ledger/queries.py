@@ -159,8 +159,8 @@ def search(
 ) -> list[MessageRow]:
     """Return at most `limit` messages, newest first.
 
-    `peer_uid`, else `peer_name`, matches sender or recipient; `grep` is a substring of the body or the topic, where
-    ASCII letters match in either case.
+    `peer_uid`, else `peer_name`, matches sender or recipient; `grep` is a substring of the body
+    or the topic, where ASCII letters match in either case.
     """
     terms = [about_sql(peer_uid, peer_name)]
     if state is not None:

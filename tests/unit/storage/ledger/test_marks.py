@@ -1,8 +1,8 @@
 from __future__ import annotations
 
-import pytest
-
 import sqlite3
+
+import pytest
 
 from iapeer.storage.ledger import marks, sessions
 from tests.unit.storage.ledger.samples import NOW, a_session
