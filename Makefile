@@ -85,6 +85,10 @@ lock: setup ## Pin all packages anew from pyproject.toml (UPGRADE=1: newest vers
 	$(call say,"requirements/dev.txt")
 	@$(COMPILE) --group dev --constraint requirements/runtime.txt --output-file requirements/dev.txt
 
+.PHONY: picture
+picture: setup tmux ## Draw docs/demo.svg anew from a real run of the demo
+	@$(PY) scripts/record_demo.py
+
 .PHONY: changelog
 changelog: setup ## Show the next release's changelog, assembled from changes/
 	@$(PY) -m towncrier build --draft

@@ -192,6 +192,9 @@ def error_table() -> str:
         if path.parts[0] not in {"cli", "client", "apps"}:
             error = kind("", code=code, retry_after_s=1.0) if waits else _plain(kind, code)
             shown.add(str(status_of(error)))
+    missing = sorted(statuses.keys() - kinds.keys() - words()["errors"].keys())
+    if missing:
+        raise SystemExit(f"scripts/docs.toml: [errors] says nothing about: {', '.join(missing)}")
     rows = []
     for code in sorted(statuses):
         said = (kinds[code].__doc__ or "").split("\n\n")[0] if code in kinds else ""
@@ -199,7 +202,7 @@ def error_table() -> str:
             (
                 f"`{code}`",
                 " or ".join(sorted(statuses[code])) or str(words()["status"].get(code, "-")),
-                words()["errors"].get(code) or said or word("errors", code),
+                words()["errors"].get(code) or said,
             )
         )
     return table(("code", "HTTP", "meaning"), rows)

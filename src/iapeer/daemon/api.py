@@ -10,9 +10,10 @@ from __future__ import annotations
 import os
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import msgspec
+from starlette.datastructures import QueryParams
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -23,15 +24,24 @@ from iapeer.core.errors import IapeerError, InvalidInput, Unauthorized
 from iapeer.core.ids import is_message_id
 from iapeer.core.names import is_valid_name, is_valid_runtime
 from iapeer.core.settings import Settings
+from iapeer.core.states import MessageState
 from iapeer.core.text import one_line
 from iapeer.daemon.answers import error_response, internal_error, json_response, log_call, log_crash
 from iapeer.daemon.auth import Claim, Listener, Proof, check_operator, claim_of, prove
 from iapeer.daemon.inbox_stream import InboxStreams
 from iapeer.daemon.services import Services
+from iapeer.routing.ports import MessageQuery
 
 PREFIX = "/api/v1"
 ENTRANCE_HEADER = "x-iapeer-entrance"
 """`cli` marks a send of the command line in the delivery log; only believed on the unix socket."""
+
+LIST_MAX = 1000
+"""Most messages in one answer, or letters in one order."""
+BODIES_MAX = 50
+"""The same with whole bodies: 50 of 16,000 characters stay below what a client reads."""
+GREP_MAX = 200
+"""Longest text to search for, in characters."""
 
 _Body = TypeVar("_Body")
 _Handler = Callable[[Request], Awaitable[Response | ASGIApp]]
@@ -65,6 +75,12 @@ class RenameBody(msgspec.Struct, forbid_unknown_fields=True):
     """Body of `rename`."""
 
     to: str
+
+
+class LettersBody(msgspec.Struct, forbid_unknown_fields=True):
+    """Body of `dead-letters/redeliver` and `dead-letters/drop`."""
+
+    ids: Annotated[tuple[str, ...], msgspec.Meta(min_length=1, max_length=LIST_MAX)]
 
 
 class AckBody(msgspec.Struct, forbid_unknown_fields=True):
@@ -111,7 +127,11 @@ class Api:
             self._route("POST", "/peers/{peer}/wake", self._wake),
             self._route("POST", "/peers/{peer}/remove", self._remove),
             self._route("POST", "/peers/{peer}/rename", self._rename),
+            self._route("GET", "/messages", self._messages),
             self._route("GET", "/messages/{id}", self._trace),
+            self._route("GET", "/dead-letters", self._dead_letters),
+            self._route("POST", "/dead-letters/redeliver", self._redeliver),
+            self._route("POST", "/dead-letters/drop", self._drop),
             self._route("POST", "/hook/prompt", self._prompt),
             self._route("GET", "/inbox", self._inbox),
             self._route("POST", "/inbox/ack", self._ack),
@@ -194,11 +214,31 @@ class Api:
         done = await self._services.fleet.rename(peer, _checked_name(body.to))
         return json_response({"ok": True, "result": done})
 
+    async def _messages(self, request: Request) -> Response:
+        check_operator(request)
+        found = await self._services.archive.messages(_query(request.query_params))
+        return json_response({"ok": True, "messages": found})
+
+    async def _dead_letters(self, request: Request) -> Response:
+        check_operator(request)
+        given = request.query_params
+        _check_keys(given, {"peer", "limit"})
+        peer = _checked_name(given["peer"]) if "peer" in given else None
+        found = await self._services.archive.dead_letters(peer, _limit(given, LIST_MAX, LIST_MAX))
+        return json_response({"ok": True, "messages": found})
+
+    async def _redeliver(self, request: Request) -> Response:
+        ids = await _letters(request)
+        done = await self._services.archive.redeliver(ids, _entrance(request))
+        return json_response({"ok": True, "results": done})
+
+    async def _drop(self, request: Request) -> Response:
+        ids = await _letters(request)
+        return json_response({"ok": True, "results": await self._services.archive.drop(ids)})
+
     async def _trace(self, request: Request) -> Response:
         check_operator(request)
-        message_id = request.path_params["id"]
-        if not is_message_id(message_id):
-            raise InvalidInput(f"{one_line(message_id, 80)!r} is no message id")
+        message_id = _checked_id(request.path_params["id"])
         trace = await self._services.postman.trace(message_id)
         return json_response({"ok": True, "message": trace})
 
@@ -273,6 +313,53 @@ async def _target(request: Request) -> tuple[str, str | None]:
 
 def _peer(request: Request) -> str:
     return _checked_name(request.path_params["peer"])
+
+
+def _checked_id(message_id: str) -> str:
+    if not is_message_id(message_id):
+        raise InvalidInput(f"{one_line(message_id, 80)!r} is no message id")
+    return message_id
+
+
+async def _letters(request: Request) -> tuple[str, ...]:
+    """Return the ids of the body, for the operator only."""
+    check_operator(request)
+    body = await _decode(request, LettersBody)
+    return tuple(_checked_id(message_id) for message_id in body.ids)
+
+
+def _query(given: QueryParams) -> MessageQuery:
+    """Return what the query string asks for. Raises InvalidInput."""
+    _check_keys(given, {"peer", "state", "grep", "limit", "bodies"})
+    bodies = given.get("bodies", "0") == "1"
+    grep = given.get("grep") or None
+    if grep is not None and len(grep) > GREP_MAX:
+        raise InvalidInput(f"the text to search for exceeds {GREP_MAX} characters")
+    state = given.get("state")
+    if state is not None and state not in set(MessageState):
+        raise InvalidInput(
+            f"there is no state {one_line(state, 40)!r}", hint=f"states: {', '.join(MessageState)}"
+        )
+    return MessageQuery(
+        peer=_checked_name(given["peer"]) if "peer" in given else None,
+        state=MessageState(state) if state is not None else None,
+        grep=grep,
+        limit=_limit(given, 50, BODIES_MAX if bodies else LIST_MAX),
+        bodies=bodies,
+    )
+
+
+def _limit(given: QueryParams, default: int, most: int) -> int:
+    text = given.get("limit", str(min(default, most)))
+    if not (text.isascii() and text.isdigit() and 1 <= int(text) <= most):
+        raise InvalidInput(f"limit={one_line(text, 40)!r} is no number from 1 to {most}")
+    return int(text)
+
+
+def _check_keys(given: QueryParams, known: set[str]) -> None:
+    for name in given:
+        if name not in known:
+            raise InvalidInput(f"there is no query parameter {one_line(name, 40)!r}")
 
 
 def _checked_name(name: str) -> str:

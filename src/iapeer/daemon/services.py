@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
-from iapeer.routing.ports import Evidence, Fleet, Inbox, Postman, Tokens
+from iapeer.routing.ports import Archive, Evidence, Fleet, Inbox, Postman, Tokens
 
 
 class SessionTokens(Tokens, Protocol):
@@ -20,6 +20,7 @@ class Services:
     """The ports every edge works with; `version` is what MCP and `ping` report."""
 
     postman: Postman
+    archive: Archive
     fleet: Fleet
     evidence: Evidence
     inbox: Inbox

@@ -23,7 +23,9 @@ from iapeer.registry.index import Registry
 from iapeer.registry.profiles import reindex_peer
 from iapeer.registry.rename import recover_rename
 from iapeer.routing.admission import Admission
+from iapeer.routing.archive import ArchiveService
 from iapeer.routing.fleet import FleetService
+from iapeer.routing.foreign import ForeignServices, ForeignWrites
 from iapeer.routing.guards import Attempt, Guards
 from iapeer.routing.inboxes import Inboxes
 from iapeer.routing.lanes import Lanes
@@ -168,10 +170,12 @@ async def running_daemon(settings: Settings, environ: Mapping[str, str]) -> Asyn
             ledger=ledger,
             admission=Admission(settings, registry, catalog, environ, guards.admit),
         )
+        unguarded = Admission(settings, registry, catalog, environ)
         server = DaemonServer(
             settings,
             Services(
                 postman=Router(guarded, lanes, waits, delivery_log),
+                archive=ArchiveService(ledger, registry, unguarded, lanes, clock),
                 fleet=FleetService(lanes, services, paths),
                 evidence=HookEvidence(lanes),
                 inbox=Inboxes(lanes, services),
@@ -179,6 +183,9 @@ async def running_daemon(settings: Settings, environ: Mapping[str, str]) -> Asyn
                 version=__version__,
             ),
         )
+        foreign = ForeignWrites(ForeignServices(ledger, lanes, notifier, paths.pokes, log))
+        stack.push_async_callback(foreign.close)
+        foreign.start()
         await lanes.load()
         stack.push_async_callback(lanes.close)
         await server.start()

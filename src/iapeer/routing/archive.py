@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from sqlite3 import Connection
 
 from iapeer.core.clock import Clock
@@ -185,10 +186,9 @@ class ArchiveService:
         reviver = Reviver(self.admission, self.registry, self._live, path)
         results = []
         for message_id in ids:
+            write = partial(reviver.redeliver, message_id=message_id, now=self.clock.now())
             try:
-                done = await self.ledger.write(
-                    lambda c, i=message_id: reviver.redeliver(c, i, self.clock.now())
-                )
+                done = await self.ledger.write(write)
             except IapeerError as error:
                 results.append(refused(message_id, error))
                 continue
@@ -200,10 +200,9 @@ class ArchiveService:
         """Drop each; one that is refused spares the others."""
         results = []
         for message_id in ids:
+            write = partial(deadletters.drop, message_id=message_id, now=self.clock.now())
             try:
-                await self.ledger.write(
-                    lambda c, i=message_id: deadletters.drop(c, i, self.clock.now())
-                )
+                await self.ledger.write(write)
             except IapeerError as error:
                 results.append(refused(message_id, error))
             else:

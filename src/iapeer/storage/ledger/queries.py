@@ -148,7 +148,7 @@ def untold(conn: sqlite3.Connection, limit: int = 1000) -> list[MessageRow]:
     return select(conn, "state IN ('failed', 'expired') AND told = 0", (), limit)
 
 
-def search(
+def search(  # noqa: PLR0913 - what may be searched for, all by name
     conn: sqlite3.Connection,
     *,
     peer_uid: str | None = None,
