@@ -228,7 +228,8 @@ def routes() -> str:
 def bodies() -> str:
     """The request bodies."""
     parts = []
-    for kind in (api.SendBody, api.RuntimeBody, api.RemoveBody, api.RenameBody, api.AckBody):
+    kinds = [kind for name, kind in vars(api).items() if name.endswith("Body") and name[0] != "_"]
+    for kind in kinds:
         rows = [
             (f"`{f.encode_name}`", _type(kind, f.name), _needed(f))
             for f in msgspec.structs.fields(kind)
@@ -363,9 +364,9 @@ def _needed(field: msgspec.structs.FieldInfo) -> str:
 
 def _type(kind: type, name: str) -> str:
     shown = str(inspect.get_annotations(kind)[name])
-    return {"tuple[Any, ...]": "list of strings", "str | None": "string", "str": "string"}.get(
-        shown, "boolean" if shown == "bool" else shown
-    )
+    if "tuple[" in shown:
+        return "list of strings"
+    return {"bool": "boolean"}.get(shown, "string")
 
 
 def _element(kind: object) -> object:
@@ -395,10 +396,15 @@ def main(argv: Sequence[str]) -> int:
     if list(argv) not in (["--write"], ["--check"]):
         sys.stderr.write("usage: python scripts/docs.py --write | --check\n")
         return 2
-    stale = []
+    stale, failed = [], False
     for page in pages():
         text = page.read_text(encoding="utf-8")
-        fresh = render(text)
+        try:
+            fresh = render(text)
+        except SystemExit as error:
+            sys.stderr.write(f"{page.relative_to(PROJECT)}: {error}\n")
+            failed = True
+            continue
         if fresh != text:
             stale.append(page)
             if argv[0] == "--write":
@@ -406,7 +412,7 @@ def main(argv: Sequence[str]) -> int:
     for page in stale:
         did = "written" if argv[0] == "--write" else f"out of date: run `{_REPAIR}`"
         sys.stdout.write(f"{page.relative_to(PROJECT)}: {did}\n")
-    return 1 if stale and argv[0] == "--check" else 0
+    return 1 if failed or (stale and argv[0] == "--check") else 0
 
 
 if __name__ == "__main__":

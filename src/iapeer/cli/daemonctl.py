@@ -25,11 +25,16 @@ def daemon(call: Call) -> int:
     """Run the router until it is told to end; returns its exit status."""
     port = call.get("port")
     settings = load_settings({"port": None if port is None else parse_port(port, "--port")})
-    from iapeer.host.run import run_daemon
 
     def ready(line: str) -> None:
         output.warn(line)
         output.flush()
+
+    if call.has("on-demand"):
+        from iapeer.host.ondemand import serve_on_demand
+
+        return serve_on_demand(settings, ready)
+    from iapeer.host.run import run_daemon
 
     return run_daemon(settings, ready=ready)
 

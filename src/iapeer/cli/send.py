@@ -12,7 +12,7 @@ import sys
 
 from iapeer.client import hot
 from iapeer.core import env
-from iapeer.core.errors import IapeerError, InvalidInput, UsageError
+from iapeer.core.errors import DaemonDown, IapeerError, InvalidInput, UsageError
 
 from . import output, wire
 
@@ -57,8 +57,25 @@ def send(call: Call) -> int:
     if sender is not None:
         body["from"] = sender
     _check_text(body)
-    answer = wire.ask("POST", "/api/v1/send", body, timeout_s=hot.SEND_TIMEOUT_S)
+    try:
+        answer = wire.ask("POST", "/api/v1/send", body, timeout_s=hot.SEND_TIMEOUT_S)
+    except DaemonDown as down:
+        return _send_offline(call, body, down)
     return _tell(answer, target, as_json=call.has("json"))
+
+
+def _send_offline(call: Call, body: dict[str, Any], down: DaemonDown) -> int:
+    """Accept the message here, then see to it that a daemon delivers it."""
+    from . import offline  # while a daemon runs, `send` must not pay for this
+
+    result = offline.accept(body)
+    later = offline.LATER if result.state == "accepted" else ""
+    _tell(result.to_json(), body["to"], as_json=call.has("json"), why=later)
+    if call.has("no-start"):
+        offline.leave(down)
+    else:
+        offline.start(down)
+    return 0
 
 
 def plain(state: str, reason: str) -> str:
@@ -147,8 +164,11 @@ def _check_text(body: dict[str, Any]) -> None:
                 raise InvalidInput(f"the {name} is not UTF-8 text") from None
 
 
-def _tell(answer: dict[str, Any], target: str, *, as_json: bool) -> int:
-    """Print what came of it; `delivered` is said only where the daemon says landed or seen."""
+def _tell(answer: dict[str, Any], target: str, *, as_json: bool, why: str = "") -> int:
+    """Print what came of it; `delivered` is said only where the daemon says landed or seen.
+
+    `why` is said of a message that waits, instead of what its reason means.
+    """
     state, reason = str(answer.get("state", "")), str(answer.get("reason") or "")
     to = answer.get("delivered_to") or {}
     where = f"{to.get('personality', target)} ({to.get('runtime', '?')})"
@@ -164,5 +184,6 @@ def _tell(answer: dict[str, Any], target: str, *, as_json: bool) -> int:
     elif state in _DELIVERED:
         output.say(f"delivered to {where}{again}")
     else:
-        output.say(f"queued for {where}, {state}: {plain(state, reason)} (message {number}{again})")
+        text = why or plain(state, reason)
+        output.say(f"queued for {where}, {state}: {text} (message {number}{again})")
     return 0

@@ -86,12 +86,14 @@ VERBS: tuple[Verb, ...] = (
                 "attachment", "path of a file to point at; repeatable", "path", is_repeatable=True
             ),
             Option("key", "idempotency key: the same key sends once in 24 hours", "key"),
+            Option("no-start", "if no daemon runs, leave it so: the message waits"),
             _JSON,
         ),
         notes=(
             "Give the message exactly once. A value that begins with -- needs the = form:\n"
             "--message='--force is a flag'. Without --from the sender is the session this runs\n"
-            "in, else the peer that lives in this folder or one above it."
+            "in, else the peer that lives in this folder or one above it.\n"
+            "Without a daemon the message is accepted all the same, and the daemon is started."
         ),
         examples=(
             'iapeer send bob --message "The build is green."',
@@ -190,6 +192,47 @@ VERBS: tuple[Verb, ...] = (
         examples=("iapeer start bob", "iapeer start --all"),
     ),
     Verb(
+        "messages",
+        purpose="List messages, newest first.",
+        handler="messages:messages",
+        options=(
+            Option("peer", "only from or to this peer", "name"),
+            Option("state", "only in this state, e.g. held or seen", "state"),
+            Option("grep", "only with this text in the body or the topic", "text"),
+            Option("limit", "at most so many; default: 50", "number"),
+            Option("bodies", "with --json: whole bodies, at most 50 messages"),
+            _JSON,
+        ),
+        notes="Shows the beginning of each body; `iapeer trace` tells the story of one message.",
+        examples=(
+            "iapeer messages --peer bob --state held",
+            "iapeer messages --grep deploy --json",
+        ),
+    ),
+    Verb(
+        "dead-letter",
+        purpose="See to messages that failed or expired: list, redeliver or drop them.",
+        handler="deadletters:dead_letter",
+        arguments=(
+            Argument("action", "list, redeliver or drop"),
+            Argument("message-id", "which one, to redeliver or drop", is_required=False),
+        ),
+        options=(
+            Option("all", "redeliver or drop all that are listed"),
+            Option("peer", "only from or to this peer", "name"),
+            _JSON,
+        ),
+        notes=(
+            "A redelivery is a new message with the same text, and is refused as any other. Drop\n"
+            "takes a message off the list; what happened to it can still be traced."
+        ),
+        examples=(
+            "iapeer dead-letter list",
+            "iapeer dead-letter redeliver k3vq7m2xd4ta",
+            "iapeer dead-letter drop --all --peer bob",
+        ),
+    ),
+    Verb(
         "trace",
         purpose="Tell the story of one message.",
         handler="trace:trace",
@@ -201,7 +244,10 @@ VERBS: tuple[Verb, ...] = (
         "daemon",
         purpose="Run the router of this root in the foreground.",
         handler="daemonctl:daemon",
-        options=(Option("port", "TCP port on 127.0.0.1; 0: any free one", "number"),),
+        options=(
+            Option("port", "TCP port on 127.0.0.1; 0: any free one", "number"),
+            Option("on-demand", "end quietly if another one serves this root"),
+        ),
         notes="Says READY on stderr when it answers; SIGTERM or Ctrl-C ends it in order.",
         examples=("iapeer daemon", "iapeer daemon --port 0"),
     ),

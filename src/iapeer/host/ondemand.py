@@ -143,7 +143,8 @@ def serve_on_demand(settings: Settings, ready: Callable[[str], None]) -> int:
     lock = StartLock(paths.start_lock)
     if not lock.acquire(PROBE_S):
         return 0
-    from .run import run_daemon
+    # Most who come here only look: they need not import the whole daemon.
+    from .run import run_daemon  # noqa: PLC0415
 
     def answers(line: str) -> None:
         lock.release()
@@ -244,8 +245,10 @@ def _look_on(
 ) -> Started:
     """Wait until it answers, a bounded time. Raises IapeerError when it ended with an error."""
     deadline = time.monotonic() + READY_S
+    found = Started.STARTING
     while time.monotonic() < deadline:
         if _answers(settings):
+            found = Started.STARTED
             break
         status = process.poll() if process else None
         if status:
@@ -255,12 +258,10 @@ def _look_on(
             # It found another one that is about to answer.
             return Started.STARTING
         time.sleep(_POLL_S)
-    else:
-        return Started.STARTING
     if process is not None:
         # It outlives us on purpose: without this its Popen object complains when it is dropped.
         process.returncode = 0
-    return Started.STARTED
+    return found
 
 
 def _answers(settings: Settings) -> bool:

@@ -172,8 +172,14 @@ class Lane:
         self._look_at = at if self._look_at is None else min(at, self._look_at)
 
     def _report(self, report: Report) -> None:
-        if len(self._reports) >= self._s.settings.lane_mailbox:
-            self._reports.popleft()
+        """Post a child's report; none is ever dropped, facts that pile up become one report."""
+        last = self._reports[-1] if self._reports else None
+        if isinstance(report, Observed) and isinstance(last, Observed):
+            joined = last.joined(report)
+            if joined is not None:
+                self._reports[-1] = joined
+                self._awake.set()
+                return
         self._reports.append(report)
         self._awake.set()
 

@@ -80,6 +80,13 @@ class Observed:
     facts: tuple[Fact, ...]
     offset: int | None = None
 
+    def joined(self, later: Observed) -> Observed | None:
+        """Return both as one, None when they are of different sessions or sources."""
+        same = self.session_id == later.session_id
+        if not same or (self.offset is None) != (later.offset is None):
+            return None
+        return Observed(self.session_id, (*self.facts, *later.facts), later.offset)
+
 
 Control = Order | Attached | Detached
 Report = BootBegan | Booted | BootFailed | Died | Observed

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -15,12 +16,12 @@ from iapeer.routing.guards import Attempt, Bucket, Guards
 from iapeer.storage.ledger.rows import NewMessage
 
 
-def _settings(**changes: object) -> Settings:
+def _settings(**changes: Any) -> Settings:
     return make_settings({"HOME": "/h", "IAPEER_ROOT": "/r"}, flags=changes)
 
 
-def _message(body: str = "hi", **changes: object) -> NewMessage:
-    fields = {
+def _message(body: str = "hi", **changes: Any) -> NewMessage:
+    fields: dict[str, Any] = {
         "id": "a" * 12,
         "sender": "demo-ann",
         "sender_uid": "",
@@ -38,19 +39,19 @@ def _message(body: str = "hi", **changes: object) -> NewMessage:
 
 
 class _House:
-    def __init__(self, **changes: object) -> None:
+    def __init__(self, **changes: Any) -> None:
         self.clock = FakeClock()
         self.told: list[Attempt] = []
         self.guards = Guards(_settings(**changes), self.clock, self.told.append)
 
-    def passes(self, **message: object) -> bool:
+    def passes(self, **message: Any) -> bool:
         try:
             self.guards.admit(_message(**message))
         except SendRefused:
             return False
         return True
 
-    def refusal(self, **message: object) -> SendRefused:
+    def refusal(self, **message: Any) -> SendRefused:
         with pytest.raises(SendRefused) as refused:
             self.guards.admit(_message(**message))
         assert refused.value.retry_after_s is not None

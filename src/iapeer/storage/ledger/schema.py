@@ -67,8 +67,10 @@ _VERSION_1 = (
     f"CREATE INDEX messages_ttl ON messages (expires_at) WHERE {UNDELIVERED_SQL}",
     f"CREATE INDEX messages_session ON messages (session_id, seq) WHERE {OUTSTANDING_SQL}",
     f"CREATE INDEX messages_out ON messages (to_uid, runtime, seq) WHERE {OUTSTANDING_SQL}",
-    "CREATE INDEX messages_untold ON messages (seq)"
-    " WHERE state IN ('failed', 'expired') AND told = 0",
+    """
+    CREATE INDEX messages_untold ON messages (seq)
+        WHERE state IN ('failed', 'expired') AND told = 0
+    """,
     f"CREATE INDEX messages_dead ON messages (seq) WHERE {DEAD_SQL}",
     "CREATE INDEX messages_answer ON messages (to_uid, sender_uid, seq)",
     """
