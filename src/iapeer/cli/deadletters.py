@@ -73,9 +73,8 @@ def _settle(call: Call, action: str) -> int:
     else:
         for done in results:
             if not done.code:
-                output.say(
-                    f"{done.id} {_DONE[action]}" + (f" as {done.new_id}" * bool(done.new_id))
-                )
+                as_new = f" as {done.new_id}" if done.new_id else ""
+                output.say(f"{done.id} {_DONE[action]}{as_new}")
         if not results:
             output.say("no dead letters")
     for done in results:

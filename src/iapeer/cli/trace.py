@@ -25,8 +25,8 @@ _EVENTS = {
     "return": "given back: it may be shown a second time",
     "fail": "failed",
     "expire": "expired",
-    "redelivered": "by the operator",
-    "dropped": "by the operator",
+    "redelivered": "the operator",
+    "dropped": "dropped by the operator",
 }
 """The steps of a message in a reader's words; a step we don't know is shown as it is."""
 

@@ -15,7 +15,7 @@ from iapeer.core.states import Event, HoldReason, MessageState, TurnEnd
 from iapeer.sessions.evidence import Fact
 from iapeer.storage.ledger import marks, messages, queries, turns
 from iapeer.storage.ledger import sessions as rows
-from iapeer.storage.ledger.rows import MessageRow, NewSession
+from iapeer.storage.ledger.rows import MessageRow, NewSession, SessionRow
 from iapeer.storage.ledger.schema import UNDELIVERED_SQL
 
 from . import proofs
@@ -221,6 +221,11 @@ class Journal:
             marks.clear_deaths(conn, self.uid, self.identity.runtime)
 
         await self._s.ledger.write(clear)
+
+    async def open_sessions(self) -> list[SessionRow]:
+        """Return every session of this identity whose end is not written down, oldest first."""
+        live = await self._s.ledger.read(rows.live_sessions)
+        return [row for row in live if (row.uid, row.runtime) == self._key]
 
     async def open_stream(self, session: InboxSession) -> None:
         """Store an inbox stream as a session that is ready; it holds no token of its own."""

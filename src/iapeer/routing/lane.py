@@ -10,10 +10,16 @@ from __future__ import annotations
 import asyncio
 import sys
 import traceback
-from collections import deque
 from typing import TYPE_CHECKING
 
-from iapeer.core.errors import IapeerError, LaunchFailed, SendRefused, SessionGone, TmuxError
+from iapeer.core.errors import (
+    IapeerError,
+    LaunchFailed,
+    SendRefused,
+    SessionGone,
+    StorageError,
+    TmuxError,
+)
 from iapeer.core.identity import Identity
 from iapeer.core.states import HoldReason
 from iapeer.sessions.doors.inbox import InboxSession
@@ -38,6 +44,7 @@ from .letters import (
     Session,
     Verb,
 )
+from .mailbox import Mailbox
 from .presence import Phase, Presence, Start
 from .watching import watch
 
@@ -46,6 +53,8 @@ if TYPE_CHECKING:
 
 ADOPT_RETRY_S = 1.0
 """Between two looks at a session whose life could not be found out; unknown is not dead."""
+LETTER_RETRY_S = 1.0
+"""Longest pause before a letter that the ledger refused is dealt with again."""
 
 
 class Lane:
@@ -60,12 +69,8 @@ class Lane:
         self._s = services
         self._journal = Journal(uid, identity, services)
         self._deliverer = Deliverer(self._journal, services)
-        self._control: deque[Control] = deque()
-        self._reports: deque[Report] = deque()
-        self._awake = asyncio.Event()
-        self._work = True
-        self._look_at: float | None = None
-        self._boot = Boot(uid, identity, services, self._report)
+        self._box = Mailbox(services.clock)
+        self._boot = Boot(uid, identity, services, self._box.report)
         self._adoptee: SessionRow | None = None
         self._older: list[SessionRow] = []
         self._wakers: list[asyncio.Future[str]] = []
@@ -78,13 +83,12 @@ class Lane:
 
     def work(self) -> None:
         """There may be something to deliver."""
-        self._work = True
-        self._awake.set()
+        self._box.poke()
 
     def order(self, verb: Verb) -> asyncio.Future[str]:
         """Post an order; the future holds what came of it. Overtakes all work."""
         done: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-        if len(self._control) >= self._s.settings.lane_mailbox:
+        if len(self._box.control) >= self._s.settings.lane_mailbox:
             done.set_exception(
                 SendRefused(
                     f"{self.identity.address} has too many orders waiting",
@@ -98,12 +102,11 @@ class Lane:
 
     def post(self, control: Control) -> None:
         """Post an order or a change of an inbox stream."""
-        self._control.append(control)
-        self._awake.set()
+        self._box.post(control)
 
     def observe(self, observed: Observed) -> None:
         """Post evidence of this session's own hook or reader."""
-        self._report(observed)
+        self._box.report(observed)
 
     @property
     def depth(self) -> int:
@@ -120,7 +123,7 @@ class Lane:
     def finish(self) -> None:
         """End after the step that is being taken; the session runs on."""
         self._finishing = True
-        self._awake.set()
+        self._box.ring()
 
     # -- the actor --------------------------------------------------------------------------
 
@@ -135,7 +138,9 @@ class Lane:
                     self._tell(error)
                     self._failures += 1
                     wait = self._s.settings.busy_poll_ms / 1000 * 2 ** min(self._failures, 6)
-                    self._look_in(wait)
+                    self._box.look_in(wait)
+                    if self._box.control or self._box.reports:
+                        await asyncio.sleep(min(wait, LETTER_RETRY_S))
         finally:
             await self._cancel_boot()
             self._answer_wakers(LaunchFailed(f"{self.identity.address}: the daemon is stopping"))
@@ -145,46 +150,33 @@ class Lane:
                 await self.session.tmux.close()
 
     async def _step(self) -> None:
-        await self._until_due()
-        while self._control:
-            await self._on_control(self._control.popleft())
-        while self._reports and not self._control:
-            await self._on_report(self._reports.popleft())
-        if self._work and not self._control and not self._reports:
-            self._work = False
+        box = self._box
+        if not self._finishing:
+            await box.wait()
+        while box.control:
+            control = box.control.popleft()
+            try:
+                await self._on_control(control)
+            except StorageError:
+                # A stream that came or went stays so: heard again when the ledger is back.
+                if not isinstance(control, Order):
+                    box.control.appendleft(control)
+                raise
+        while box.reports and not box.control:
+            report = box.reports.popleft()
+            try:
+                await self._on_report(report)
+            except StorageError:
+                box.reports.appendleft(report)
+                raise
+        if box.work and not box.control and not box.reports:
+            box.work = False
             await self._pump()
-
-    async def _until_due(self) -> None:
-        if self._work or self._control or self._reports or self._finishing:
-            return
-        self._awake.clear()
-        left = None
-        if self._look_at is not None:
-            left = self._look_at - self._s.clock.monotonic()
-        try:
-            await asyncio.wait_for(self._awake.wait(), left)
-        except TimeoutError:
-            self._look_at = None
-            self._work = True
-
-    def _look_in(self, seconds: float) -> None:
-        at = self._s.clock.monotonic() + seconds
-        self._look_at = at if self._look_at is None else min(at, self._look_at)
-
-    def _report(self, report: Report) -> None:
-        """Post a child's report; none is ever dropped, facts that pile up become one report."""
-        last = self._reports[-1] if self._reports else None
-        if isinstance(report, Observed) and isinstance(last, Observed):
-            joined = last.joined(report)
-            if joined is not None:
-                self._reports[-1] = joined
-                self._awake.set()
-                return
-        self._reports.append(report)
-        self._awake.set()
 
     async def _pump(self) -> None:
         """One step of work."""
+        if self.phase == Phase.ASLEEP:
+            await self._bury_leftovers()
         if self.stopped:
             await self._journal.hold(HoldReason.STOPPED)
         elif self.phase == Phase.ADOPTING:
@@ -192,22 +184,25 @@ class Lane:
         elif self.phase == Phase.BOOTING:
             await self._journal.hold(self._boot.reason)
         elif self.phase == Phase.LIVE and self.session is not None:
-            if self._suspect == self.session.id:
-                await self._on_death(self._suspect)
-                return
-            try:
-                again_s = await self._deliverer.step(self.session)
-            except SessionGone:
-                await self._on_death(self.session.id)
-                return
-            except TmuxError as error:
-                # No answer is no proof: hold and look again.
-                self._tell(error)
-                again_s = self._s.settings.busy_poll_ms / 1000
-            if again_s is not None:
-                self._look_in(again_s)
+            await self._deliver(self.session)
         elif await self._journal.wants_reader():
             await self._wake()
+
+    async def _deliver(self, session: Session) -> None:
+        if self._suspect == session.id:
+            await self._on_death(session.id)
+            return
+        try:
+            again_s = await self._deliverer.step(session)
+        except SessionGone:
+            await self._on_death(session.id)
+            return
+        except TmuxError as error:
+            # No answer is no proof: hold and look again.
+            self._tell(error)
+            again_s = self._s.settings.busy_poll_ms / 1000
+        if again_s is not None:
+            self._box.look_in(again_s)
 
     # -- coming up --------------------------------------------------------------------------
 
@@ -222,25 +217,34 @@ class Lane:
         )
         answer = self._s.decide(presence, self._s.clock.now())
         if isinstance(answer, Start):
-            self._boot_now()
+            await self._boot_now()
             await self._journal.hold(self._boot.reason)
             return
         await self._journal.hold(answer.reason)
         if answer.retry_s is not None:
-            self._look_in(answer.retry_s)
+            self._box.look_in(answer.retry_s)
 
-    def _boot_now(self) -> None:
+    async def _boot_now(self) -> None:
+        await self._bury_leftovers()
         self.phase = Phase.BOOTING
         self._boot.begin()
+
+    async def _bury_leftovers(self) -> None:
+        """Settle sessions that ended while the ledger took no writes; only with none of our own.
+
+        Until then their messages are nobody's, and a second row would be a second session.
+        """
+        for row in await self._journal.open_sessions():
+            await endings.bury(row, self._journal, self._s)
 
     async def _cancel_boot(self) -> None:
         """Take a boot back. One that is ready already is ended like a live session."""
         await self._boot.cancel()
-        for report in [r for r in self._reports if isinstance(r, Booted)]:
-            self._reports.remove(report)
-            await self._s.launcher.end(report.session, "boot:cancelled")
         if self.phase == Phase.BOOTING:
             self.phase = Phase.ASLEEP
+        for report in [r for r in self._box.reports if isinstance(r, Booted)]:
+            self._box.reports.remove(report)
+            await self._s.launcher.end(report.session, "boot:cancelled")
 
     async def _adopt(self) -> None:
         await self._bury_older()
@@ -254,19 +258,19 @@ class Lane:
         except IapeerError as error:
             self._tell(error)
             await self._journal.hold(HoldReason.BUSY)
-            self._look_in(ADOPT_RETRY_S)
+            self._box.look_in(ADOPT_RETRY_S)
             return
-        self._adoptee = None
         if session is None:
+            self._adoptee, self.phase = None, Phase.ASLEEP
             await endings.bury(row, self._journal, self._s)
-            self.phase = Phase.ASLEEP
             if self._wakers:
-                self._boot_now()
+                await self._boot_now()
         else:
             self._s.log("adopt", identity=self.identity.address, session=session.id)
             await self._go_live(session)
+            self._adoptee = None
             self._answer_wakers(None)
-        self._work = True
+        self._box.work = True
 
     async def _bury_older(self) -> None:
         """Settle rows that were left behind by a session before the newest."""
@@ -276,12 +280,16 @@ class Lane:
 
     async def _go_live(self, session: Session) -> None:
         """Watch the session's life and record, and begin to deliver."""
+        if isinstance(session, TmuxSession):
+            try:
+                await watch(session, self._s, self._box.report)
+            except StorageError:
+                session.release()
+                raise
         self.session, self.phase = session, Phase.LIVE
         self._s.by_session[session.id] = self
         self._deliverer.forget()
-        if isinstance(session, TmuxSession):
-            await watch(session, self._s, self._report)
-        self._work = True
+        self._box.work = True
 
     # -- letters ----------------------------------------------------------------------------
 
@@ -302,7 +310,7 @@ class Lane:
                 await self._on_death(session_id)
             case Observed():
                 await self._on_observed(report)
-        self._work = True
+        self._box.work = True
 
     async def _on_observed(self, observed: Observed) -> None:
         """Take evidence; a hook is ahead of the record, which tells where the last turn ended."""
@@ -327,7 +335,7 @@ class Lane:
             case Detached(session_id):
                 if self.session is not None and self.session.id == session_id:
                     await self._end("stream closed")
-        self._work = True
+        self._box.work = True
 
     async def _obey(self, verb: Verb, done: asyncio.Future[str]) -> None:
         match verb:
@@ -364,9 +372,9 @@ class Lane:
                 f"{self.identity.address} connects by itself; there is no screen to attach to",
                 code="no_screen",
             )
-        self._wakers.append(done)
         if self.phase == Phase.ASLEEP:
-            self._boot_now()
+            await self._boot_now()
+        self._wakers.append(done)
 
     def _answer_wakers(self, error: LaunchFailed | None) -> None:
         wakers, self._wakers = self._wakers, []
@@ -379,11 +387,12 @@ class Lane:
                 done.set_exception(error)
 
     async def _on_attached(self, session: InboxSession) -> None:
-        if self.stopped:
+        if self.stopped or session.closed:
             session.end()
             return
         if self.session is not None or self._adoptee is not None:
             await self._end("replaced by a newer stream")
+        await self._bury_leftovers()
         await self._journal.open_stream(session)
         await self._go_live(session)
 
@@ -397,10 +406,10 @@ class Lane:
         except TmuxError as error:
             # Unknown is not dead: asked again at the next step.
             self._tell(error)
-            self._look_in(ADOPT_RETRY_S)
+            self._box.look_in(ADOPT_RETRY_S)
             return
-        self._suspect = None
         if obituary is None:
+            self._suspect = None
             return
         await self._leave(session, obituary.cause, obituary)
         self._s.exits(obituary.log_fields(self.identity.address))
@@ -419,24 +428,25 @@ class Lane:
             await self._leave(self.session, cause, None)
 
     async def _leave(self, session: Session, cause: str, obituary: endings.Obituary | None) -> None:
-        """Read the last evidence, give back what is unproven, clear the rest."""
-        self.session, self.phase = None, Phase.ASLEEP
+        """Read the last evidence, give back what is unproven, clear the rest.
+
+        Every step may be done twice: when the ledger fails in between, the session is still ours.
+        """
         if isinstance(session, TmuxSession) and session.follower is not None:
             session.follower.read_new()
             await self._drain_evidence(session.id)
         await endings.give_back(session, self._journal, cause, obituary)
-        self._s.by_session.pop(session.id, None)
         if isinstance(session, TmuxSession):
             await self._s.launcher.end(session, cause)
         else:
             session.end()
             await self._journal.close_stream(session.id, cause)
+        self._s.by_session.pop(session.id, None)
+        self.session, self.phase, self._suspect = None, Phase.ASLEEP, None
         self._s.log("end", **self._names(), session=session.id, cause=cause)
 
     async def _drain_evidence(self, session_id: str) -> None:
-        mine = [r for r in self._reports if isinstance(r, Observed) and r.session_id == session_id]
-        for report in mine:
-            self._reports.remove(report)
+        for report in self._box.take_observed(session_id):
             await self._deliverer.observed(report)
 
     def _names(self) -> dict[str, str]:

@@ -121,6 +121,8 @@ class Router:
             woke = woke or row.woke
             if is_answer(row.state, row.reason):
                 break
+            # A reader that was not there at first may have come by itself, without a boot.
+            live = live or row.state == MessageState.IN_FLIGHT
             limit = settings.wait_waking_s if waking or woke or not live else settings.wait_live_s
             left = limit - (clock.monotonic() - began)
             if left <= 0:

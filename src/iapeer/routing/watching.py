@@ -25,11 +25,11 @@ async def watch(
     The record is read on from where the ledger says that it was read to.
     """
     session_id = session.id
+    records = session.spec.evidence.records
+    row = await services.ledger.read(lambda c: rows.get_session(c, session_id))
     for pid, start in (session.server, session.pane):
         handle = services.deaths.watch(pid, start, lambda: report(Died(session_id)))
         session.stops.append(handle.cancel)
-    records = session.spec.evidence.records
-    row = await services.ledger.read(lambda c: rows.get_session(c, session_id))
     if row is None or not row.transcript or not records:
         return
     session.follower = TranscriptFollower(

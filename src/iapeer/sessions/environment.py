@@ -20,10 +20,7 @@ def server_env(environ: Mapping[str, str]) -> dict[str, str]:
     kept = {name: environ[name] for name in _SERVER_KEEPS if environ.get(name)}
     kept.setdefault("PATH", _FALLBACK_PATH)
     # tmux draws `_` for every non-ASCII character in a locale that is not UTF-8.
-    if (
-        "UTF-8"
-        not in (kept.get("LC_ALL") or kept.get("LC_CTYPE") or kept.get("LANG") or "").upper()
-    ):
+    if not _is_utf8(kept):
         kept["LC_ALL"] = "C.UTF-8"
     kept["TERM"] = TERM
     return kept
@@ -53,10 +50,13 @@ def session_env(
         result.update(layer)
     result.setdefault("PATH", _FALLBACK_PATH)
     result["TERM"] = TERM
-    if (
-        "UTF-8"
-        not in (result.get("LC_ALL") or result.get("LC_CTYPE") or result.get("LANG") or "").upper()
-    ):
+    if not _is_utf8(result):
         result["LC_ALL"] = "C.UTF-8"
     result.update(own)
     return result
+
+
+def _is_utf8(environ: Mapping[str, str]) -> bool:
+    """Both spellings are in use: `de_DE.UTF-8` and `de_DE.utf8`."""
+    locale = environ.get("LC_ALL") or environ.get("LC_CTYPE") or environ.get("LANG") or ""
+    return "UTF8" in locale.upper().replace("-", "")

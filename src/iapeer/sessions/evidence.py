@@ -49,7 +49,7 @@ def read_line(line: bytes, records: Sequence[Record], source: str) -> Fact | Non
     """Return the fact in one JSONL line, None when it is of no known kind or no JSON."""
     try:
         decoded = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     if not isinstance(decoded, Mapping):
         return None
@@ -87,4 +87,4 @@ class LineBuffer:
         if len(rest) > MAX_LINE_BYTES:
             rest, self._skipping = b"", True
         self._rest = b"" if self._skipping else rest
-        return lines
+        return [line for line in lines if len(line) <= MAX_LINE_BYTES]

@@ -97,10 +97,10 @@ class DaemonLock:
         self.release()
 
 
-class StartLock:
-    """The right to start the daemon of a root: held from the attempt until it answers.
+class TryLock:
+    """An exclusive lock that is asked for in passing: had at once, or almost, or not at all.
 
-    Plain flock, because senders ask for it in passing and filelock costs 105 ms.
+    Plain flock without a note, because filelock costs 105 ms. It and `hold` exclude each other.
     """
 
     def __init__(self, path: Path) -> None:

@@ -22,9 +22,10 @@ from typing import Any
 
 from iapeer.client import hot
 from iapeer.core import env
-from iapeer.sessions.process import is_alive
+from iapeer.sessions.process import is_alive, start_time
 from iapeer.storage.ledger import sessions as rows
 from iapeer.storage.ledger.offline import offline_read
+from iapeer.storage.locks import TryLock, holder_pid
 from iapeer.storage.paths import Paths
 
 START_S = 30.0
@@ -223,17 +224,49 @@ class TestDaemon:
         pairs += [(r.pane_pid, r.pane_start) for r in found]
         return [(pid, int(start)) for pid, start in pairs if pid and start is not None]
 
+    def owner(self) -> tuple[int, int] | None:
+        """Return (pid, start) of the daemon that owns the root, also one started on demand.
+
+        One that is just starting is waited for.
+        """
+        paths = Paths(self.root)
+        if not paths.state.is_dir():
+            return None
+        wait_until(lambda: _is_free(paths.start_lock), START_S, "a starting daemon to answer")
+        if _is_free(paths.daemon_lock):
+            return None
+        pid = holder_pid(paths.daemon_lock)
+        start = start_time(pid) if pid else None
+        return (pid, start) if pid and start is not None else None
+
+    def end_owner(self) -> bool:
+        """End the daemon that owns the root, if any, and wait until it is gone."""
+        found = self.owner()
+        if found is None:
+            return False
+        os.kill(found[0], signal.SIGTERM)
+        wait_until(lambda: not is_alive(*found), reason="the daemon to end")
+        return True
+
     def clean_up(self) -> list[int]:
         """End everything and remove the root; returns ids of processes that had to be killed."""
         if self.process is not None and self.process.poll() is None:
             self.process.kill()
             self.process.wait(timeout=10)
+        self.end_owner()
         left = [pair for pair in self.session_processes() if is_alive(*pair)]
         for pid, start in left:
             if is_alive(pid, start):
                 os.kill(pid, signal.SIGKILL)
         shutil.rmtree(self.base, ignore_errors=True)
         return [pid for pid, _ in left]
+
+
+def _is_free(path: Path) -> bool:
+    lock = TryLock(path)
+    mine = lock.acquire()
+    lock.release()
+    return mine
 
 
 def run_all(calls: Sequence[Callable[[], Any]], workers: int = 16) -> list[Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
 
@@ -64,3 +65,21 @@ def test_every_call_leaves_a_line_on_stderr_when_asked_for(
     assert all("sender=api-op" in line for line in said)
     assert "code=unknown_peer" in said[1]
     assert "secret-body" not in daemon.errors()
+
+
+@pytest.mark.requirement("cli:send:offline", "logs:delivery:cli")
+def test_a_send_without_a_daemon_is_accepted_delivered_later_and_logged_once(
+    iapeer_daemon: TestDaemon,
+) -> None:
+    daemon = iapeer_daemon
+    daemon.create("ann")
+    daemon.create("op", runtime="api")
+    sent = daemon.run("send", "ann", "NOTHING", "--from", "api-op", "--no-start", "--json")
+    number = json.loads(sent.stdout)["message_id"]
+    daemon.run("send", "nobody", "hi", "--from", "api-op", "--no-start", expect=1)
+    daemon.start()
+    daemon.wait_state(number, "seen")
+    lines = Paths(daemon.root).delivery_log.read_text(encoding="utf-8").splitlines()
+    assert [" path=cli " in line for line in lines] == [True, True]
+    assert [number in line for line in lines] == [True, False]
+    assert ["ok=true" in line for line in lines] == [True, False]

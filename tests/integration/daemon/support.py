@@ -9,7 +9,7 @@ import shutil
 import socket
 import tempfile
 from collections import deque
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,7 +27,15 @@ from iapeer.core.states import MessageState
 from iapeer.daemon.server import DaemonServer
 from iapeer.daemon.services import Services
 from iapeer.registry.caller import Caller
-from iapeer.routing.ports import AttachPoint, InboxMessage, PeerView, Trace
+from iapeer.routing.ports import (
+    AttachPoint,
+    InboxMessage,
+    MessageQuery,
+    MessageView,
+    PeerView,
+    Settled,
+    Trace,
+)
 
 ALICE_TOKEN = "a1" * 32
 BODY = "a body that no log may show"
@@ -132,6 +140,45 @@ class FakeFleet:
 
 
 @dataclass
+class FakeArchive:
+    calls: list[tuple[object, ...]] = field(default_factory=list)
+
+    async def messages(self, query: MessageQuery) -> list[MessageView]:
+        self.calls.append(("messages", query))
+        return [self.view(body=BODY if query.bodies else None)]
+
+    async def dead_letters(self, peer: str | None, limit: int) -> list[MessageView]:
+        self.calls.append(("dead_letters", peer, limit))
+        return [self.view()]
+
+    async def redeliver(self, ids: Sequence[str], path: str) -> list[Settled]:
+        self.calls.append(("redeliver", ids, path))
+        return [Settled(id=message_id, new_id="b" * 12) for message_id in ids]
+
+    async def drop(self, ids: Sequence[str]) -> list[Settled]:
+        self.calls.append(("drop", ids))
+        return [Settled(id=message_id) for message_id in ids]
+
+    @staticmethod
+    def view(body: str | None = None) -> MessageView:
+        return MessageView(
+            id="a" * 12,
+            at=1.0,
+            accepted_ts="2026-11-22T15:00:00+00:00",
+            sender="claude-alice",
+            recipient="claude-bob",
+            state="failed",
+            reason="gone",
+            topic=None,
+            length=len(BODY),
+            dup=False,
+            purged=False,
+            quote="a body",
+            body=body,
+        )
+
+
+@dataclass
 class FakeEvidence:
     seen: list[tuple[str, str]] = field(default_factory=list)
 
@@ -227,6 +274,7 @@ class Edge:
     fleet: FakeFleet
     evidence: FakeEvidence
     inbox: FakeInbox
+    archive: FakeArchive = field(default_factory=FakeArchive)
 
     @property
     def sock(self) -> str:
@@ -292,15 +340,19 @@ def settings_for(root: Path, **flags: Any) -> Settings:
 
 def make_server(settings: Settings) -> Edge:
     postman, fleet, evidence, inbox = FakePostman(), FakeFleet(), FakeEvidence(), FakeInbox()
+    archive = FakeArchive()
     services = Services(
         postman=postman,
+        archive=archive,
         fleet=fleet,
         evidence=evidence,
         inbox=inbox,
         tokens=FakeTokens(),
         version="9.8.7",
     )
-    return Edge(DaemonServer(settings, services), settings, postman, fleet, evidence, inbox)
+    return Edge(
+        DaemonServer(settings, services), settings, postman, fleet, evidence, inbox, archive
+    )
 
 
 @asynccontextmanager

@@ -22,6 +22,10 @@ OPERATOR: list[tuple[str, str, Any]] = [
     ("POST", "/api/v1/peers/bob/wake", {"runtime": "codex"}),
     ("POST", "/api/v1/peers/bob/remove", {"force": True}),
     ("POST", "/api/v1/peers/bob/rename", {"to": "robert"}),
+    ("GET", "/api/v1/messages", None),
+    ("GET", "/api/v1/dead-letters", None),
+    ("POST", "/api/v1/dead-letters/redeliver", {"ids": ["abcdefghijkl"]}),
+    ("POST", "/api/v1/dead-letters/drop", {"ids": ["abcdefghijkl"]}),
 ]
 
 
@@ -114,11 +118,12 @@ async def test_operator_calls_are_refused_over_tcp_whatever_is_shown(
         status, _headers, answer = await edge.tcp(method, path, body, **headers)
         assert (status, answer["error"]["code"]) == (403, "forbidden")
     assert edge.fleet.calls == []
+    assert edge.archive.calls == []
 
 
 async def test_operator_calls_reach_the_fleet_from_the_unix_socket(edge: Edge) -> None:
     answers = [await edge.call(method, path, body) for method, path, body in OPERATOR]
-    assert [status for status, _ in answers] == [200, 200, 404, 200, 200, 200, 200, 200]
+    assert [status for status, _ in answers] == [200, 200, 404, *[200] * 9]
     assert answers[0][1]["peers"][0]["personality"] == "alice"
     assert answers[1][1]["status"] == {"live": 0}
     assert answers[5][1]["attach"]["session"] == "claude-bob"

@@ -149,8 +149,12 @@ class House:
         return resolve_caller(address, self.services.registry.snapshot(allow_stale=True))
 
     async def send(
-        self, to: str, text: str = "NOTHING", sender: str = "api-op",
-        key: str | None = None, **more: Any
+        self,
+        to: str,
+        text: str = "NOTHING",
+        sender: str = "api-op",
+        key: str | None = None,
+        **more: Any,
     ) -> SendResult:
         draft = Draft(to=to, message=text, **more)
         return await self.router.send(self.caller(sender), draft, path="http", key=key)
@@ -297,7 +301,7 @@ class House:
                 if str(self.base).encode() in line and state.split()[0] not in "ZX":
                     found.append(line.replace(b"\0", b" ").decode(errors="replace"))
         run = self.paths.run
-        found += [name for name in (os.listdir(run) if run.exists() else [])]
+        found += os.listdir(run) if run.exists() else []
         return found
 
     async def nothing_left(self) -> None:

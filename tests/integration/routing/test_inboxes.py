@@ -127,6 +127,18 @@ async def test_what_was_shown_to_the_first_stream_only_comes_again_on_the_second
         await second.drop()
 
 
+async def test_a_sender_does_not_wait_for_an_ack_as_long_as_for_a_boot() -> None:
+    async with open_house(wait_live_s=0.3, wait_waking_s=20.0) as house:
+        _svc(house)
+        reader = Reader(house)
+        # Its stream opens while the sender waits already: there is nothing to boot.
+        sent = await asyncio.wait_for(house.send("svc", "hello"), 5)
+        assert sent.reason in ("", "offline")
+        assert not sent.delivered
+        await reader.has(1)
+        await reader.drop()
+
+
 async def test_the_window_is_one_and_the_order_is_the_senders() -> None:
     async with _open() as house:
         _svc(house)
@@ -148,7 +160,7 @@ async def test_the_window_is_one_and_the_order_is_the_senders() -> None:
 async def test_only_a_service_has_an_inbox() -> None:
     async with open_house("ann") as house:
         with pytest.raises(SendRefused) as refused:
-            await anext(house.inboxes.open(house.caller("demo-ann")))  # type: ignore[arg-type]
+            await anext(house.inboxes.open(house.caller("demo-ann")))
         assert refused.value.code == "no_inbox"
 
 

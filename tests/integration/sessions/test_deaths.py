@@ -131,7 +131,7 @@ async def test_stop_gives_back_what_the_reader_had_not_seen() -> None:
 async def test_nothing_is_thrown_away_when_the_reader_dies_under_a_queue() -> None:
     async with open_house("ann") as house:
         session = await house.live("ann")
-        slow = await house.send("ann", "SLOW 30")
+        slow = await house.send("ann", "SLOW 1.5")
         await house.wait(slow.message_id, "seen")
         sent = [await house.send("ann", f"NOTHING\n{n}") for n in range(4)]
         os.kill(session.pane[0], signal.SIGKILL)

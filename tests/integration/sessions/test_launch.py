@@ -102,7 +102,7 @@ async def test_a_misbehaving_start_is_named(switch: str, code: str, words: str) 
 
 
 @pytest.mark.requirement("launch:failure:never-ready")
-async def test_a_boot_that_hangs_shows_its_pane_and_takes_a_program_with_it_that_ignores_hangups() -> None:
+async def test_a_boot_that_hangs_shows_its_pane_and_ends_even_a_deaf_program() -> None:
     async with open_house() as house:
         await house.close()
         house.runtime(

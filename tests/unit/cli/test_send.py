@@ -167,15 +167,6 @@ def test_a_refusal_is_the_daemons_own_sentence(daemon: FakeDaemon, run: Run) -> 
     assert len(daemon.asked[0].body["message"]) == 16001
 
 
-@pytest.mark.requirement("cli:send:by-daemon")
-def test_no_daemon_says_so_and_how_to_start_one(root: Path, run: Run) -> None:
-    done = run("send", "bob", "hi", "--from", "claude-a")
-    assert (done.status, done.out) == (1, "")
-    assert done.err == (
-        f"iapeer send: no daemon is running on {root}\nhint: start it: iapeer daemon\n"
-    )
-
-
 @pytest.mark.requirement("cli:send:text")
 @pytest.mark.parametrize(
     "words",

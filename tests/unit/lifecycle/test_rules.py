@@ -92,12 +92,13 @@ def test_a_jump_of_the_wall_clock_delays_a_start_by_one_back_off_at_most(
     presence = _presence(faults)
     clock.jump(jump_s)
     began = clock.monotonic()
+    hold = _hold(presence, clock.now(), jitter)
     for _ in range(10):
-        hold = _hold(presence, clock.now(), jitter)
         if hold is None:
             break
         assert hold.retry_s is not None
         clock.advance(hold.retry_s + 1e-6)
+        hold = _hold(presence, clock.now(), jitter)
     limit = rules.backoff_s(faults, SETTINGS, jitter)
     assert hold is None
     assert clock.monotonic() - began <= limit + 1e-3

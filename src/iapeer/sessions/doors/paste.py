@@ -10,6 +10,8 @@ from __future__ import annotations
 import asyncio
 from datetime import datetime
 
+import msgspec
+
 from iapeer.core.envelope import Envelope, encode, render_for_agent
 from iapeer.core.settings import Settings
 from iapeer.core.states import HoldReason
@@ -30,7 +32,22 @@ _FILLED = frozenset({"text", "paste_chip"})
 
 def agent_text(envelope: Envelope, now: datetime) -> str:
     """Return what a terminal agent is given: the compact form, free of control characters."""
-    return safe_text(render_for_agent(encode(envelope), now)).text
+    return render_for_agent(encode(safe_envelope(envelope)), now)
+
+
+def safe_envelope(envelope: Envelope) -> Envelope:
+    """Return the envelope with every text a peer chose made safe for a terminal.
+
+    Before the markup is made, never after: what is dropped from a finished envelope can join
+    `]` and `]>`, or `</m` and `sg>`, and a body would end its own envelope and begin another's.
+    """
+    topic = envelope.topic
+    return msgspec.structs.replace(
+        envelope,
+        body=safe_text(envelope.body).text,
+        topic=None if topic is None else safe_text(topic).text,
+        attachments=tuple(safe_text(path).text for path in envelope.attachments),
+    )
 
 
 def is_only_ours(composer: Composer, marks: Marks) -> bool:
@@ -153,4 +170,4 @@ class PaneDoor(PasteDoor):
     name = "pane"
 
     def _text(self, envelope: Envelope) -> str:
-        return safe_text(encode(envelope)).text
+        return encode(safe_envelope(envelope))

@@ -67,7 +67,7 @@ def note_redelivered(
 def drop(conn: sqlite3.Connection, message_id: str, now: float) -> MessageRow:
     """Take a message off the list for good. Raises as `dead_letter`."""
     row = dead_letter(conn, message_id)
-    _settle(conn, row, DROPPED, "dropped by the operator", now)
+    _settle(conn, row, DROPPED, "", now)
     return row
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import signal
@@ -51,6 +52,9 @@ class Result:
 
 def run(options: ChaosOptions, say: Callable[[str], None] | None = None) -> Result:
     """Do one run and return its verdict. Raises AssertionError when the daemon stays away."""
+    # The MCP client tells of every broken connection; here they are what is wanted.
+    logging.getLogger("mcp").setLevel(logging.CRITICAL)
+    logging.getLogger("client").setLevel(logging.CRITICAL)
     tell = say or (lambda text: print(text, file=sys.stderr, flush=True))
     tell(f"chaos: seed {options.seed}, {options.messages} messages, {options.kills} kills")
     path = os.environ.get("PYTHONPATH")
@@ -155,12 +159,14 @@ class _Run:
         )
 
     def _come_to_rest(self) -> bool:
-        """Stop hurting, restart once more, free what is held back, and wait."""
+        """Stop hurting, free what is held back, and wait.
+
+        The daemon is not restarted: what it forgot while it ran is forgotten now.
+        """
         self._tell("chaos: coming to rest")
         self._saboteur.end()
         fleet = self._fleet
-        fleet.kill()
-        fleet.start()
+        fleet.ensure_up()
         for name in fleet.agents:
             fleet.daemon.ask("POST", f"/api/v1/peers/{name}/start", {})
         return wait_for_rest(fleet, self._options.settle_s)

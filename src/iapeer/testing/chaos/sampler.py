@@ -18,6 +18,7 @@ from .fleet import Fleet
 from .history import History, Leak, Stray, Twins
 
 EVERY_S = 0.4
+REST_S = 3.0
 _AGENT = "iapeer.apps.demo_agent"
 
 
@@ -65,16 +66,16 @@ class Sampler:
             by_identity[agent.identity].append(agent)
         for identity, found in by_identity.items():
             if len({agent.session for agent in found}) > 1 and _overlap(found):
-                self._note_twins(identity, sorted(agent.session for agent in found))
+                self._note_twins(identity, "run", sorted(agent.session for agent in found))
         rows: dict[str, list[str]] = defaultdict(list)
         for row in self._fleet.live_sessions():
             rows[f"{row.runtime}-{row.personality}"].append(row.id)
         for identity, ids in rows.items():
             if len(ids) > 1:
-                self._note_twins(identity, sorted(ids))
+                self._note_twins(identity, "are open in the ledger", sorted(ids))
 
-    def _note_twins(self, identity: str, sessions: list[str]) -> None:
-        detail = f"sessions {', '.join(s[:8] for s in sessions)}"
+    def _note_twins(self, identity: str, how: str, sessions: list[str]) -> None:
+        detail = f"{', '.join(s[:8] for s in sessions)} {how}"
         if (identity, detail) not in self._twins:
             self._twins.add((identity, detail))
             self._history.add(Twins(identity=identity, detail=detail, at=time.time()))
@@ -113,8 +114,13 @@ class Sampler:
         for agent in self.agents():
             if (agent.pid, agent.start) not in known and is_alive(agent.pid, agent.start):
                 self._history.add(Stray(detail=f"agent of {agent.identity}, {agent.session}"))
-        for pid, start in self.servers():
-            if (pid, start) not in known and is_alive(pid, start):
+        # A control client of the daemon that has just ended needs a moment to end too.
+        servers = [server for server in self.servers() if server not in known]
+        deadline = time.monotonic() + REST_S
+        while any(is_alive(*server) for server in servers) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        for pid, start in servers:
+            if is_alive(pid, start):
                 self._history.add(Stray(detail="a tmux server"))
         self._read_logs()
 
