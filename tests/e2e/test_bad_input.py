@@ -78,7 +78,7 @@ def state_of(root: Path) -> dict[str, object]:
             for (table,) in tables:
                 if table == "counters":  # of connections, not of messages
                     continue
-                rows = conn.execute(f'SELECT * FROM "{table}"').fetchall()  # noqa: S608 - our names
+                rows = conn.execute(f'SELECT * FROM "{table}"')  # noqa: S608 - our own names
                 found[f"table {table}"] = sorted(repr(tuple(row)) for row in rows)
     return found
 
@@ -100,10 +100,7 @@ def team() -> Iterator[Team]:
         daemon.create("op", runtime="api")
         daemon.start()
         daemon.wait_state(daemon.send("ann", "NOTHING", "api-op")["message_id"], "seen")
-        wait_until(
-            lambda: [r["op"] for r in daemon.records("ann") if r["type"] == "turn"][-1:] == ["end"],
-            reason="the end of ann's turn",
-        )
+        wait_until(lambda: _is_read_to_its_end(daemon), reason="the end of ann's turn")
         yield Team(daemon, _token(daemon))
     finally:
         daemon.clean_up()
@@ -120,6 +117,16 @@ def resting() -> Iterator[TestDaemon]:
         yield daemon
     finally:
         daemon.clean_up()
+
+
+def _is_read_to_its_end(daemon: TestDaemon) -> bool:
+    """Tell whether the ledger knows all that ann's session has written down."""
+    kinds = [record["type"] for record in daemon.records("ann")]
+    with offline_read(Paths(daemon.root).ledger) as conn:
+        sessions = conn.execute("SELECT transcript, read_offset FROM sessions").fetchall()
+        (open_turns,) = conn.execute("SELECT count(*) FROM turns WHERE turn_end = ''").fetchone()
+    read = all(Path(file).stat().st_size == offset for file, offset in sessions)
+    return kinds.count("turn") == 2 and read and not open_turns
 
 
 def _token(daemon: TestDaemon) -> str:

@@ -43,16 +43,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """First wait after a failed boot; doubles with jitter up to `boot_backoff_max_s`."""
     boot_backoff_max_s: float = 60.0
     audit_s: float = 60.0
-    step_s: float = 2.0
-    """No step of a lane may take longer."""
-    settle_ms: int = 300
-    """Longest wait between paste and Enter (measured: a gap of 0.3 s cures the swallowed Enter)."""
     submit_ms: int = 1500
     """How long one Enter may take to clear the composer before it is pressed again."""
     evidence_s: float = 10.0
     """After this a landed message without evidence is looked at again by the audit."""
-    window: int = 1
-    """Messages that may be landed and not seen per session of a volatile queue."""
     wait_live_s: float = 3.0
     wait_waking_s: float = 20.0
     composer_poll_ms: int = 500
@@ -63,7 +57,6 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     ttl_s: float = 7 * 86400.0
     body_retention_s: float = 30 * 86400.0
     metadata_retention_s: float = 180 * 86400.0
-    key_retention_s: float = 86400.0
     lane_mailbox: int = 1000
     queue_limit: int = 5000
     """Undelivered messages per recipient; one more is refused at send."""
@@ -83,7 +76,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """How long a ledger connection waits for another process."""
 
     log_max_bytes: int = 5 << 20
+    """delivery.log is rotated at this size; exits.log too."""
     log_keep: int = 5
+    lifecycle_log_max_bytes: int = 5 << 20
+    lifecycle_log_keep: int = 5
 
 
 _POSITIVE_INTS = {
@@ -92,6 +88,8 @@ _POSITIVE_INTS = {
     env.COMPOSER_POLL_MS: "composer_poll_ms",
     env.DELIVERY_LOG_MAX_BYTES: "log_max_bytes",
     env.DELIVERY_LOG_KEEP: "log_keep",
+    env.LIFECYCLE_LOG_MAX_BYTES: "lifecycle_log_max_bytes",
+    env.LIFECYCLE_LOG_KEEP: "lifecycle_log_keep",
 }
 _POSITIVE_SECONDS = {
     env.BOOT_DEADLINE_SECS: "boot_deadline_s",
@@ -106,11 +104,11 @@ _PATHS = {
 _MAY_BE_ZERO = frozenset(
     {
         "boot_backoff_s",
-        "settle_ms",
         "wait_live_s",
         "wait_waking_s",
         "notice_coalesce_s",
         "log_keep",
+        "lifecycle_log_keep",
     }
 )
 """Anywhere else a zero would stop something for good: no boot, no room, no pause in a loop."""

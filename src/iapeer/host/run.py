@@ -108,7 +108,9 @@ async def running_daemon(settings: Settings, environ: Mapping[str, str]) -> Asyn
         spool.sweep(paths.run, spool.PASTE_STEM)
 
         clock, waits = SystemClock(), Waits()
-        lifecycle_log = LogFile(paths.lifecycle_log, settings.log_max_bytes, settings.log_keep)
+        lifecycle_log = LogFile(
+            paths.lifecycle_log, settings.lifecycle_log_max_bytes, settings.lifecycle_log_keep
+        )
         exits_log = LogFile(paths.exits_log, settings.log_max_bytes, settings.log_keep)
 
         def log(ev: str, **fields: object) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from iapeer.sessions.follow import TranscriptFollower
 from iapeer.sessions.model import TmuxSession
 from iapeer.sessions.process import is_alive
 from iapeer.sessions.screen import read_screen
-from iapeer.sessions.tmux import PASTED
+from iapeer.sessions.tmux import PASTED, PaneFacts
 from iapeer.storage.ledger.rows import SessionRow
 
 from .delivery import marker_of
@@ -24,6 +25,15 @@ from .letters import Session
 
 if TYPE_CHECKING:
     from .services import LaneServices
+
+NOTICE_POLL_S = 0.05
+NOTICE_TRIES = 20
+"""How long tmux is given to notice that its program has ended: 1 s, a step takes 2 s at most."""
+
+
+REAP_LOOKS = 10
+REAP_GAP_S = 0.05
+"""tmux learns of its child's end by SIGCHLD, the lane by pidfd, often a little earlier."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +72,7 @@ async def examine(session: TmuxSession) -> Obituary | None:
     Raises TmuxError when it can't be known.
     """
     try:
-        facts = await session.tmux.facts()
+        facts = await _facts(session)
     except SessionGone:
         return Obituary("session-gone", server_alive=True)
     except TmuxError:
@@ -71,8 +81,12 @@ async def examine(session: TmuxSession) -> Obituary | None:
         facts = None
     if facts is None:
         return Obituary("server-gone", server_alive=False)
-    if not facts.pane_dead and is_alive(*session.pane):
-        return None
+    if not facts.pane_dead:
+        if is_alive(*session.pane):
+            return None
+        facts = await _until_tmux_knows(session, facts)
+        if facts is None:
+            return Obituary("server-gone", server_alive=False)
     tail = ""
     with contextlib.suppress(TmuxError):
         # tmux scrolls a dead pane up by one row for its own line: a lone last word is there.
@@ -85,6 +99,31 @@ async def examine(session: TmuxSession) -> Obituary | None:
         signal=facts.dead_signal,
         tail=tail,
     )
+
+
+async def _facts(session: TmuxSession) -> PaneFacts | None:
+    """Return the facts; the kernel tells of a death before tmux has read the last words of it."""
+    facts = await session.tmux.facts()
+    for _ in range(NOTICE_TRIES):
+        if facts is None or facts.pane_dead or is_alive(*session.pane):
+            break
+        await asyncio.sleep(NOTICE_POLL_S)
+        facts = await session.tmux.facts()
+    return facts
+
+
+async def _until_tmux_knows(session: TmuxSession, facts: PaneFacts) -> PaneFacts | None:
+    """Wait a moment for tmux to reap the program: the pidfd tells us earlier than it knows how.
+
+    Raises TmuxError.
+    """
+    found: PaneFacts | None = facts
+    for _ in range(REAP_LOOKS):
+        if found is None or found.pane_dead:
+            break
+        await asyncio.sleep(REAP_GAP_S)
+        found = await session.tmux.facts()
+    return found
 
 
 async def give_back(

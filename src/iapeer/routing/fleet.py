@@ -176,7 +176,9 @@ class FleetService:
             return "live"
         if self._lanes.is_stopped(key):
             return "stopped"
-        return "booting" if phase == Phase.BOOTING else "asleep"
+        if phase == Phase.BOOTING:
+            return "booting"
+        return "broken" if self._lanes.is_broken(key) else "asleep"
 
     async def _order_all(self, personality: str, runtime: str | None, verb: Verb) -> dict[str, str]:
         record = self._record(personality)
@@ -190,7 +192,7 @@ class FleetService:
         if live and not force:
             raise PeerLive(
                 f'"{record.personality}" is live ({", ".join(str(i) for i in live)})',
-                hint=f"iapeer stop {record.personality}, or use --force where it is offered",
+                hint=f"iapeer stop {record.personality}",
             )
         await self._end_all(record)
 

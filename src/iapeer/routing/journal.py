@@ -10,6 +10,7 @@ from sqlite3 import Connection
 from typing import TYPE_CHECKING
 
 from iapeer.core.envelope import Envelope
+from iapeer.core.errors import RuntimeUnknown
 from iapeer.core.identity import CORE_ADDRESS, Identity, parse_identity, read_intelligence
 from iapeer.core.states import Event, HoldReason, MessageState, TurnEnd
 from iapeer.sessions.evidence import Fact
@@ -139,9 +140,14 @@ class Journal:
     ) -> proofs.Taken:
         """Take facts and the offset up to which the record was read, in one transaction."""
         now = self._s.clock.now()
+        try:
+            records = self._s.catalog.get(self.identity.runtime).evidence.records
+        except RuntimeUnknown:
+            records = ()
+        has_turns = any(record.kind == "turn_end" for record in records)
 
         def apply(conn: Connection) -> proofs.Taken:
-            taken = proofs.take(conn, session_id, facts, now)
+            taken = proofs.take(conn, session_id, facts, now, has_turns=has_turns)
             if offset is not None:
                 proofs.set_offset(conn, session_id, offset)
             return taken

@@ -45,7 +45,7 @@ from .letters import (
     Verb,
 )
 from .mailbox import Mailbox
-from .presence import Phase, Presence, Start
+from .presence import Hold, Phase, Presence, Start
 from .watching import watch
 
 if TYPE_CHECKING:
@@ -75,6 +75,8 @@ class Lane:
         self._older: list[SessionRow] = []
         self._wakers: list[asyncio.Future[str]] = []
         self.stopped = False
+        self.broken = False
+        """Whether so many sessions failed that the next try is put off."""
         self._finishing = False
         self._failures = 0
         self._suspect: str | None = None
@@ -216,6 +218,7 @@ class Lane:
             last_fault_at=last,
         )
         answer = self._s.decide(presence, self._s.clock.now())
+        self.broken = isinstance(answer, Hold) and answer.reason == HoldReason.BROKEN
         if isinstance(answer, Start):
             await self._boot_now()
             await self._journal.hold(self._boot.reason)
@@ -350,7 +353,7 @@ class Lane:
                 done.set_result(action)
             case Verb.START:
                 await self._journal.clear_stopped()
-                self.stopped = False
+                self.stopped = self.broken = False
                 done.set_result("started")
             case Verb.END:
                 await self._end("removed")

@@ -96,6 +96,11 @@ class Lanes:
         lane = self._lanes.get(key)
         return lane.stopped if lane else key in self._stopped
 
+    def is_broken(self, key: Key) -> bool:
+        """Whether an identity's sessions failed so often that the next try is put off."""
+        lane = self._lanes.get(key)
+        return lane is not None and lane.broken
+
     async def drop(self, uid: str) -> None:
         """End the lanes of a peer that is removed or renamed; their sessions are ended already."""
         for key in [key for key in self._lanes if key[0] == uid]:

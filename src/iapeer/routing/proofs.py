@@ -34,15 +34,23 @@ class Taken:
     depth: int | None = None
 
 
-def take(conn: Connection, session_id: str, facts: Sequence[Fact], now: float) -> Taken:
-    """Take facts of one session's own record, in order; only ids in flight for it count."""
+def take(
+    conn: Connection, session_id: str, facts: Sequence[Fact], now: float, *, has_turns: bool
+) -> Taken:
+    """Take facts of one session's own record, in order; only ids in flight for it count.
+
+    `has_turns` says that the record tells how turns end. Where it does not, or where a reader
+    acknowledges, `seen` ends our duty: there is no turn that could die with the message.
+    """
     open_rows = {row.id: row for row in queries.outstanding(conn, session_id)}
     open_rows.update(_given_back(conn, session_id, facts))
     taken = Taken()
     for fact in facts:
         match fact.kind:
             case "user":
-                _take_input(conn, fact, open_rows, taken, now)
+                for seen in _take_input(conn, fact, open_rows, taken, now):
+                    if has_turns:
+                        turns.begin_turn(conn, seen, now)
             case "enqueue":
                 _take_enqueue(conn, fact, open_rows, taken, now)
             case "turn_end":
@@ -73,7 +81,8 @@ def set_offset(conn: Connection, session_id: str, offset: int) -> None:
 
 def _take_input(
     conn: Connection, fact: Fact, open_rows: dict[str, MessageRow], taken: Taken, now: float
-) -> None:
+) -> list[MessageRow]:
+    rows_seen = []
     if not fact.ids:
         taken.depth = HUMAN_DEPTH
     for message_id in fact.ids:
@@ -83,10 +92,11 @@ def _take_input(
         seen = messages.advance(
             conn, row.id, Event.SEE, now=now, door=row.door, evidence=fact.source
         )
-        turns.begin_turn(conn, seen, now)
+        rows_seen.append(seen)
         taken.changed.append(row.id)
         taken.seen.append(row.id)
         taken.depth = row.depth
+    return rows_seen
 
 
 def _take_enqueue(

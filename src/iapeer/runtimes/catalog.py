@@ -11,6 +11,9 @@ from iapeer.core.errors import ManifestError, RuntimeUnknown
 
 from .manifest import RuntimeSpec, load_manifest
 
+_Stamp = tuple[tuple[str, int, int], ...]
+"""Path, time of change (ns) and size of each manifest of the user."""
+
 SHIPPED = Path(__file__).parent / "manifests"
 """Manifests that come with the package."""
 
@@ -24,13 +27,17 @@ class Problem(msgspec.Struct, frozen=True):
 
 
 class Catalog:
-    """Runtimes by id, read once; a bad manifest of the user takes away only its own runtime."""
+    """Runtimes by id; a bad manifest of the user takes away only its own runtime.
 
-    def __init__(
-        self, specs: Mapping[str, RuntimeSpec], problems: tuple[Problem, ...] = ()
-    ) -> None:
-        self._specs = dict(specs)
-        self.problems = problems
+    The user's folder is looked at again whenever a manifest in it has come, gone or changed, so
+    that a daemon needs no restart for a new runtime.
+    """
+
+    def __init__(self, runtimes_dir: Path) -> None:
+        self._folder = runtimes_dir
+        self._stamp: _Stamp | None = None
+        self._found: dict[str, RuntimeSpec] = {}
+        self._problems: tuple[Problem, ...] = ()
 
     @classmethod
     def load(cls, runtimes_dir: Path) -> Catalog:
@@ -39,15 +46,35 @@ class Catalog:
         A folder without `runtime.toml` and a missing `runtimes_dir` are nothing special. A bad
         shipped manifest is a defect of the package and raises ManifestError.
         """
+        catalog = cls(runtimes_dir)
+        catalog._refresh()
+        return catalog
+
+    @property
+    def problems(self) -> tuple[Problem, ...]:
+        """Runtimes that are not available, and why."""
+        self._refresh()
+        return self._problems
+
+    @property
+    def _specs(self) -> dict[str, RuntimeSpec]:
+        self._refresh()
+        return self._found
+
+    def _refresh(self) -> None:
+        files = _user_files(self._folder)
+        stamp = _stamp(files)
+        if stamp == self._stamp:
+            return
         specs = {path.stem: _named(path.stem, path) for path in sorted(SHIPPED.glob("*.toml"))}
         problems = []
-        for runtime, paths in _user_files(runtimes_dir).items():
+        for runtime, paths in files.items():
             specs.pop(runtime, None)
             try:
                 specs[runtime] = _only(runtime, paths)
             except ManifestError as error:
                 problems.append(Problem(runtime, str(paths[0]), str(error)))
-        return cls(specs, tuple(problems))
+        self._found, self._problems, self._stamp = specs, tuple(problems), stamp
 
     def ids(self) -> tuple[str, ...]:
         """Return the ids of all available runtimes, sorted."""
@@ -68,6 +95,17 @@ class Catalog:
                     f"runtime {runtime!r} is not available: {problem.message}", hint=known
                 )
         raise RuntimeUnknown(f"unknown runtime {runtime!r}", hint=known)
+
+
+def _stamp(files: Mapping[str, list[Path]]) -> _Stamp:
+    found = []
+    for path in (path for paths in files.values() for path in paths):
+        try:
+            info = path.stat()
+        except OSError:
+            continue
+        found.append((str(path), info.st_mtime_ns, info.st_size))
+    return tuple(found)
 
 
 def _user_files(folder: Path) -> dict[str, list[Path]]:

@@ -34,8 +34,6 @@ class Launch(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Prefixes of inherited variables that are removed (default: those of other agent CLIs)."""
     boot_deadline_s: float | None = None
     """Seconds from start to ready; None (default): the host's setting `boot_deadline_s`."""
-    config: Literal["shared", "isolated"] = "shared"
-    """`shared` (default): the user's own HOME and login. `isolated`: a HOME per peer."""
 
 
 class Dialog(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

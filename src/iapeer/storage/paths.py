@@ -26,13 +26,11 @@ class Paths:
         self.start_lock = self.state / "start.lock"
         self.pokes = self.state / "pokes"
         self.run = self.state / "run"
-        self.core_token = self.state / "core.token"
         self.logs = root / "logs" / "iapeer"
         self.pane_logs = root / "logs" / "lifecycle"
         self.delivery_log = self.logs / "delivery.log"
         self.lifecycle_log = self.logs / "lifecycle.log"
         self.exits_log = self.logs / "exits.log"
-        self.daemon_log = self.logs / "daemon.log"
         self.runtimes = root / "runtimes"
 
     def peer_home(self, personality: str) -> Path:

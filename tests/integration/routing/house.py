@@ -52,7 +52,7 @@ QUICK: dict[str, Any] = {
     "boot_deadline_s": 15.0,
     "audit_s": 60.0,
 }
-WAIT_S = 20.0
+WAIT_S = 45.0
 
 
 async def until(

@@ -10,11 +10,11 @@ from typing import Any
 from unittest import mock
 
 import pytest
-from tests.integration.routing.house import House, open_house, until
 
 from iapeer.core.errors import StorageError
 from iapeer.storage.ledger import sessions as rows
 from iapeer.storage.ledger.store import Ledger
+from tests.integration.routing.house import House, open_house, until
 
 pytestmark = [pytest.mark.anyio, pytest.mark.real_tmux]
 

@@ -227,3 +227,23 @@ async def test_streams_that_come_and_go_lose_nothing_and_keep_the_order() -> Non
             await reader.drop()
         assert acked == [s.message_id for s in sent]
         await until(lambda: not house.services.by_session)
+
+
+@pytest.mark.parametrize("how", ["stream closed", "daemon restarted"])
+async def test_what_was_acknowledged_does_not_come_again(how: str) -> None:
+    async with _open() as house:
+        _svc(house)
+        sent = await house.send("svc", "once")
+        reader = Reader(house)
+        assert await reader.ack((await reader.has(1))[0])
+        await house.wait(sent.message_id, "seen")
+        if how == "stream closed":
+            await reader.drop()
+        else:
+            await house.close()
+            await house.start()
+        again = Reader(house)
+        last = await house.send("svc", "twice")
+        assert [m.id for m in await again.has(1)] == [last.message_id]
+        assert (await house.row(sent.message_id)).state == "seen"
+        await again.drop()

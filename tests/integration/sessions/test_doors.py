@@ -140,7 +140,9 @@ async def test_a_dialog_over_the_composer_holds_until_it_is_gone() -> None:
         assert (await house.row(sent.message_id)).attempt == 0
         # An empty screen has no composer either; drawn anew, it has.
         house.tmux("ann", "send-keys", "-R", "-t", "=demo-ann:")
-        house.type("ann", "x", "BSpace")
+        house.type("ann", "x")
+        await house.drawn("ann", "x")
+        house.type("ann", "", "BSpace")
         await house.wait(sent.message_id, "seen")
         assert house.session("ann") is session
 

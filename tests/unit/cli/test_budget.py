@@ -71,6 +71,10 @@ def test_send_stays_within_the_hot_set(daemon: FakeDaemon, environ: dict[str, st
         ["stop", "bob"],
         ["start", "bob"],
         ["trace", "k3vq7m2xd4ta", "--json"],
+        ["messages"],
+        ["messages", "--json"],
+        ["dead-letter", "list"],
+        ["dead-letter", "drop", "k3vq7m2xd4ta"],
     ],
     ids=" ".join,
 )
@@ -81,6 +85,9 @@ def test_an_ordinary_verb_needs_no_event_loop_and_draws_nothing(
     daemon.on("GET", "/api/v1/ping", {"ok": True})
     daemon.on("GET", "/api/v1/status", {"ok": True, "status": {}})
     daemon.on("GET", "/api/v1/messages/k3vq7m2xd4ta", {"ok": True, "message": {}})
+    daemon.on("GET", "/api/v1/messages?limit=50", {"ok": True, "messages": []})
+    daemon.on("GET", "/api/v1/dead-letters?limit=1000", {"ok": True, "messages": []})
+    daemon.on("POST", "/api/v1/dead-letters/drop", {"ok": True, "results": []})
     for verb in ("stop", "start"):
         daemon.on("POST", f"/api/v1/peers/bob/{verb}", {"ok": True, "actions": {}})
     modules = loaded(environ, *line)

@@ -56,7 +56,13 @@ def test_fault_points_are_those_of_the_source() -> None:
 @pytest.mark.parametrize("number", range(1, 60))
 def test_every_body_is_recognised_in_the_envelope_an_agent_gets(number: int) -> None:
     assert number_in(body_of(number)) == number
-    assert read_prompt(prompt(body_of(number))) == ("abcdefabcdef", "api-sender1", False, number, True)
+    assert read_prompt(prompt(body_of(number))) == (
+        "abcdefabcdef",
+        "api-sender1",
+        False,
+        number,
+        True,
+    )
     assert read_prompt(prompt(body_of(number), dup="maybe"))[2] is True
 
 
@@ -84,7 +90,5 @@ def test_a_notice_of_the_core_is_no_showing_of_what_it_quotes() -> None:
         (200, "what?", "unknown"),
     ],
 )
-def test_only_a_clear_refusal_counts_as_refused(
-    status: int, answer: object, outcome: str
-) -> None:
+def test_only_a_clear_refusal_counts_as_refused(status: int, answer: object, outcome: str) -> None:
     assert read_answer(status, answer).outcome == outcome

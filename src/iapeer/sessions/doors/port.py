@@ -28,7 +28,7 @@ class HandOver(StrEnum):
 
 
 class Door(Protocol):
-    """One way into a runtime. No call takes longer than the settings' `step_s`.
+    """One way into a runtime. No call takes longer than 2 s: a lane's step.
 
     `session` is the door's own kind of live session; `marker` names the attempt and is what a
     second look after a crash goes by.

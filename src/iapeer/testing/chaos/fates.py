@@ -49,9 +49,7 @@ def fates(fleet: Fleet) -> list[Fate]:
     notices = [row.body for row in found if row.sender == CORE_ADDRESS]
     ours = [row for row in found if row.sender != CORE_ADDRESS]
     states = run_all([lambda r=row: _api_state(fleet, r) for row in ours], workers=4)
-    return [
-        _fate(row, state, notices) for row, state in zip(ours, states, strict=True)
-    ]
+    return [_fate(row, state, notices) for row, state in zip(ours, states, strict=True)]
 
 
 def _fate(row: MessageRow, api_state: str, notices: Sequence[str]) -> Fate:

@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 
 from iapeer.client import hot
+from iapeer.core import env
 from iapeer.core.errors import StorageError
 from iapeer.sessions.process import start_time
 from iapeer.storage.ledger import sessions as rows
@@ -38,6 +39,8 @@ class Fleet:
         self.starts = 0
         self.unwanted_deaths: list[str] = []
         self.up = threading.Event()
+        self.command_died = threading.Event()
+        self._command_fault = ""
         self._lock = threading.RLock()
 
     @property
@@ -66,6 +69,16 @@ class Fleet:
             text = "".join(f"{key}={value}\n" for key, value in values.items())
             path.write_text(text, encoding="utf-8")
 
+    def give_command_fault(self, point: str) -> None:
+        """Let the next command that sends die at a point; `command_died` tells when it did."""
+        self.command_died.clear()
+        self._command_fault = point
+
+    def take_command_fault(self) -> str:
+        """Return the point the next command shall die at, once."""
+        point, self._command_fault = self._command_fault, ""
+        return point
+
     @contextlib.contextmanager
     def exclusively(self) -> Iterator[None]:
         """Keep everybody else from starting or ending the daemon."""
@@ -88,7 +101,7 @@ class Fleet:
         while True:
             self.starts += 1
             try:
-                self.daemon.start(**({"IAPEER_FAULT": fault} if fault else {}))
+                self.daemon.start(**({env.FAULT: fault} if fault else {}))
             except AssertionError:
                 self._end(signal.SIGKILL)
                 if fault:

@@ -100,6 +100,8 @@ class Saboteur:
 
     def _fault(self, step: Step) -> tuple[str, str]:
         """Restart the daemon so that it dies at the point; give it work that leads there."""
+        if step.fault.startswith("offline."):
+            return self._command_fault(step.fault)
         with self._fleet.exclusively():
             self._fleet.kill()
             if step.fault.startswith("launch."):
@@ -114,6 +116,20 @@ class Saboteur:
             self._fleet.kill()
             self._fleet.start()
         return ("done" if died else "missed"), step.fault
+
+    def _command_fault(self, point: str) -> tuple[str, str]:
+        """Let a command that writes without a daemon die at the point."""
+        with self._fleet.exclusively():
+            self._fleet.kill()
+            self._fleet.give_command_fault(point)
+            deadline = time.monotonic() + FAULT_S
+            while not self._fleet.command_died.is_set() and time.monotonic() < deadline:
+                self._pace.nudge()
+                time.sleep(0.02)
+            died = self._fleet.command_died.is_set()
+            self._fleet.take_command_fault()
+            self._fleet.start()
+        return ("done" if died else "missed"), point
 
     def _kill_session(self, step: Step, which: str) -> tuple[str, str]:
         row = self._pick(step)
@@ -130,9 +146,7 @@ class Saboteur:
             return "missed", "pane"
         self._stopped[pid] = start
         seconds = 0.3 + step.pick * 4
-        timer = threading.Timer(
-            seconds, self._fleet.signal_if_same, (pid, start, signal.SIGCONT)
-        )
+        timer = threading.Timer(seconds, self._fleet.signal_if_same, (pid, start, signal.SIGCONT))
         timer.daemon = True
         timer.start()
         self._timers.append(timer)

@@ -121,7 +121,7 @@ class Sampler:
             time.sleep(0.05)
         for pid, start in servers:
             if is_alive(pid, start):
-                self._history.add(Stray(detail="a tmux server"))
+                self._history.add(Stray(detail=f"tmux: {_words(pid)}"))
         self._read_logs()
 
     def servers(self) -> Iterator[tuple[int, int]]:
@@ -145,6 +145,13 @@ class Sampler:
         for path in [*logs, self._fleet.daemon.base / "daemon.err"]:
             if path.exists() and MARKER.encode() in path.read_bytes():
                 self._history.add(Leak(where=f"log {path.name}"))
+
+
+def _words(pid: int) -> str:
+    try:
+        return " ".join(psutil.Process(pid).cmdline())[:200]
+    except psutil.Error:
+        return "gone meanwhile"
 
 
 def _overlap(found: list[Agent]) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
 import subprocess
 import sys
 import threading
@@ -98,8 +99,9 @@ class Sender:
         address = self.fleet.address(self.personality)
         readers = [name for name in self.fleet.readers if name != self.personality]
         while self.pace.take():
-            # Without a daemon there is nobody to ask: a call of that time says nothing.
-            self.fleet.up.wait(UP_S)
+            if self.path != "cli":
+                # Without a daemon there is nobody to ask; the command does without one.
+                self.fleet.up.wait(UP_S)
             number += 1
             reader = random.choice(readers)
             began = time.time()
@@ -160,14 +162,15 @@ def read_answer(status: int, answer: object) -> Answer:
 
 
 def by_command(sender: Sender, reader: str, number: int) -> Answer:
-    """Send as a person does, the text on stdin."""
-    words = ["send", reader, "--message-file", "-", "--json"]
+    """Send as a person does, the text on stdin; with no daemon it goes into the ledger itself."""
+    words = ["send", reader, "--message-file", "-", "--json", "--no-start"]
     words += ["--from", sender.fleet.address(sender.personality)]
+    fault = sender.fleet.take_command_fault()
     try:
         done = subprocess.run(
             [sys.executable, "-P", "-m", "iapeer", *words],
             input=body_of(number),
-            env=sender.fleet.daemon.environ,
+            env={**sender.fleet.daemon.environ, **({env.FAULT: fault} if fault else {})},
             cwd=sender.fleet.daemon.base,
             capture_output=True,
             encoding="utf-8",
@@ -177,8 +180,9 @@ def by_command(sender: Sender, reader: str, number: int) -> Answer:
     except subprocess.TimeoutExpired:
         return Answer("unknown", code="timeout")
     if done.returncode:
-        refused = "no daemon is running on" in done.stderr
-        return Answer("refused" if refused else "unknown", code=f"exit {done.returncode}")
+        if fault and done.returncode == -signal.SIGKILL:
+            sender.fleet.command_died.set()
+        return Answer("unknown", code=f"exit {done.returncode}")
     return _ok(json.loads(done.stdout))
 
 

@@ -1,0 +1,78 @@
+"""The short form of `make test-kill`: daemon, servers and agents die, and delivery tells no lie."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import psutil
+import pytest
+
+from iapeer.testing.chaos import report
+from iapeer.testing.chaos.options import ChaosOptions
+from iapeer.testing.chaos.runner import run
+
+pytestmark = [pytest.mark.e2e, pytest.mark.slow]
+
+SEED = int(os.environ.get("IAPEER_CHAOS_SEED", "1"))
+
+
+def test_delivery_tells_no_lie_while_everything_is_killed() -> None:
+    options = ChaosOptions(
+        messages=120,
+        kills=10,
+        seed=SEED,
+        seconds=32.0,
+        settle_s=20.0,
+        senders=5,
+        mcp_senders=1,
+        agents=3,
+        inboxes=1,
+        # A mount would need root, and outlive a test that is killed.
+        disk="rlimit",
+    )
+    result = run(options)
+    assert report.passed(result), report.verdict(result)
+    assert result.figures["kills"] >= 5
+    assert result.figures["showings"] >= 50
+
+
+def _of_root(base: str) -> list[str]:
+    found = []
+    for process in psutil.process_iter():
+        try:
+            words = process.cmdline()
+            mine = any(base in word for word in words) or base in str(process.environ())
+        except psutil.Error:
+            continue
+        if mine and process.status() != psutil.STATUS_ZOMBIE:
+            found.append(" ".join(words))
+    return found
+
+
+def test_an_interrupted_run_leaves_nothing_behind(tmp_path: object) -> None:
+    command = [sys.executable, "-P", "-m", "iapeer.testing.chaos", "--disk", "rlimit"]
+    command += ["--messages", "500", "--kills", "50"]
+    variables = {**os.environ, "TMPDIR": str(tmp_path)}
+    with subprocess.Popen(
+        command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, env=variables, text=True
+    ) as harness:
+        assert harness.stderr is not None
+        base = ""
+        for line in harness.stderr:
+            base = line.partition("root ")[2].strip() or base
+            if "kills," in line:
+                break
+        assert base
+        assert _of_root(base)
+        harness.send_signal(signal.SIGINT)
+        harness.stderr.read()
+        assert harness.wait(timeout=30) != 0
+    deadline = time.monotonic() + 5
+    while (left := _of_root(base)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not left
+    assert not os.path.exists(base)  # noqa: PTH110 - one look
