@@ -119,8 +119,7 @@ def _report(verb: str, error: Exception) -> int:
     if isinstance(error, IapeerError):
         output.fail(verb, error.message, error.hint)
     elif isinstance(error, OSError):
-        about = f": {error.filename}" if error.filename else ""
-        output.fail(verb, f"{error.strerror or error}{about}")
+        output.fail(verb, *_of_the_system(error))
     else:
         output.fail(
             verb,
@@ -128,6 +127,19 @@ def _report(verb: str, error: Exception) -> int:
             "this is a defect of iapeer, please report it",
         )
     return 1
+
+
+def _of_the_system(error: OSError) -> tuple[str, str]:
+    """Return what the system says and, where we know it, what to do."""
+    from pathlib import Path
+
+    if error.filename is None and isinstance(error, FileNotFoundError):
+        try:
+            Path.cwd()
+        except FileNotFoundError:
+            return "the folder you are in does not exist any more", "change to another folder"
+    about = f": {error.filename}" if error.filename else ""
+    return f"{error.strerror or error}{about}", ""
 
 
 def _place_of(error: Exception) -> str:

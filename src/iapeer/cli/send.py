@@ -12,7 +12,7 @@ import sys
 
 from iapeer.client import hot
 from iapeer.core import env
-from iapeer.core.errors import DaemonDown, IapeerError, InvalidInput, UsageError
+from iapeer.core.errors import CallerError, DaemonDown, IapeerError, InvalidInput, UsageError
 
 from . import output, wire
 
@@ -129,6 +129,10 @@ def _sender(stated: str | None) -> str | None:
     Raises CallerError when nobody can be found to send as.
     """
     if stated is not None:
+        if not all(stated.partition("-")):
+            raise CallerError(
+                f"invalid --from identity {stated!r}", hint="expected <runtime>-<peer>"
+            )
         return stated
     if os.environ.get(env.SESSION_TOKEN):
         return None

@@ -98,7 +98,7 @@ def _offline(message_id: str) -> dict[str, Any]:
     from iapeer.host.letters import OfflineHouse
 
     if not is_message_id(message_id):
-        raise InvalidInput(f"{message_id!r} is no message id")
+        raise InvalidInput(f"{message_id!r} is no message id", hint="send prints it")
     told: dict[str, Any] = msgspec.to_builtins(
         OfflineHouse(load_settings(), os.environ).trace(message_id)
     )

@@ -317,7 +317,9 @@ def _peer(request: Request) -> str:
 
 def _checked_id(message_id: str) -> str:
     if not is_message_id(message_id):
-        raise InvalidInput(f"{one_line(message_id, 80)!r} is no message id")
+        raise InvalidInput(
+            f"{one_line(message_id, 80)!r} is no message id", hint="send prints it: 12 of a-z, 2-7"
+        )
     return message_id
 
 
@@ -364,7 +366,10 @@ def _check_keys(given: QueryParams, known: set[str]) -> None:
 
 def _checked_name(name: str) -> str:
     if not is_valid_name(name):
-        raise InvalidInput(f"invalid personality {one_line(name, 80)!r}")
+        raise InvalidInput(
+            f"invalid personality {one_line(name, 80)!r}",
+            hint="a letter, then up to 31 of a-z, 0-9 and hyphen",
+        )
     return name
 
 

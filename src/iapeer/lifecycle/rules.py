@@ -18,8 +18,6 @@ from iapeer.core.settings import Settings
 from iapeer.core.states import HoldReason
 from iapeer.routing.presence import Hold, Presence, Start
 
-FAULT_WINDOW_S = 300.0
-"""Faults older than this are forgotten (the contract's crash-loop window)."""
 JITTER = 0.2
 """Back-offs vary by up to this share, so that a fleet does not come back in one instant."""
 

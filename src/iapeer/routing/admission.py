@@ -22,6 +22,7 @@ from iapeer.core.profile import RegistryRecord
 from iapeer.core.settings import Settings
 from iapeer.registry.caller import Caller
 from iapeer.registry.index import Registry
+from iapeer.registry.snapshot import FIX_HINT
 from iapeer.runtimes.catalog import Catalog
 from iapeer.sessions.plan import program_path
 from iapeer.storage.ledger import marks, messages, queries, upkeep
@@ -82,11 +83,13 @@ class Admission:
                 f"{draft.to} is the core itself and reads no messages",
                 hint="answer the peer its notice was about",
             )
-        record = self._registry.snapshot(allow_stale=True).get(draft.to)
+        snapshot = self._registry.snapshot(allow_stale=True)
+        record = snapshot.get(draft.to)
         if record is None:
+            aside = [p.message for p in snapshot.problems if p.personality == draft.to]
             raise PeerNotFound(
                 f'"{draft.to}" is not in the iapeer peers index; message NOT delivered',
-                hint="see who exists: iapeer list",
+                hint=f"{FIX_HINT} ({aside[0]})" if aside else "see who exists: iapeer list",
             )
         if draft.runtime is not None and draft.runtime not in record.runtimes:
             raise RuntimeUnknown(

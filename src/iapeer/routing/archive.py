@@ -72,7 +72,11 @@ def story(conn: Connection, message_id: str) -> Trace:
     """Return the way of one message. Raises PeerNotFound (`unknown_message`)."""
     row = queries.get(conn, message_id)
     if row is None:
-        raise PeerNotFound(f"no message {message_id!r} in the ledger", code="unknown_message")
+        raise PeerNotFound(
+            f"no message {message_id!r} in the ledger",
+            hint="iapeer messages lists them; they are forgotten after 180 days",
+            code="unknown_message",
+        )
     steps = tuple(
         TraceStep(
             at=step.at,

@@ -58,6 +58,8 @@ class Boot:
         name = self._identity.personality
         try:
             record = self._s.registry.snapshot(allow_stale=True).require(name)
+            if record.uid != self._uid:
+                raise LaunchFailed(f"{self._identity.address} is another peer of that name now")
             spec = self._s.catalog.get(self._identity.runtime)
             request = LaunchRequest(uid=self._uid, identity=self._identity, cwd=Path(record.cwd))
             async with self._s.launcher.permit():

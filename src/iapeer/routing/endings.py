@@ -154,6 +154,16 @@ async def give_back(
     await journal.return_all(unproven, frozenset(marked), f"session ended: {cause}")
 
 
+async def clear(session: Session, journal: Journal, services: LaneServices, cause: str) -> None:
+    """End a session's processes or stream, and write its end down. May be done twice."""
+    if isinstance(session, TmuxSession):
+        await services.launcher.end(session, cause)
+    else:
+        session.end()
+        await journal.close_stream(session.id, cause)
+    services.by_session.pop(session.id, None)
+
+
 async def bury(
     row: SessionRow, journal: Journal, services: LaneServices, *, is_newest: bool = True
 ) -> None:

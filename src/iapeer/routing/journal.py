@@ -20,6 +20,7 @@ from iapeer.storage.ledger.rows import MessageRow, NewSession, SessionRow
 from iapeer.storage.ledger.schema import UNDELIVERED_SQL
 
 from . import proofs
+from .presence import FAULT_WINDOW_S
 
 if TYPE_CHECKING:
     from iapeer.sessions.doors.inbox import InboxSession
@@ -30,7 +31,6 @@ STOPPED = "stopped"
 """The mark of an identity that takes no messages."""
 FAULT_KINDS = ("boot", "death")
 """Deaths that count as faults: nobody meant them."""
-FAULT_WINDOW_S = 300.0
 DEATHS_PER_MESSAGE = 2
 """Sessions that may die in the turn that read a message before it is a dead letter."""
 MAX_ATTEMPTS = 5

@@ -8,8 +8,6 @@ can disagree about one.
 from __future__ import annotations
 
 import asyncio
-import sys
-import traceback
 from typing import TYPE_CHECKING
 
 from iapeer.core.errors import (
@@ -43,10 +41,11 @@ from .letters import (
     Report,
     Session,
     Verb,
+    Wakers,
 )
 from .mailbox import Mailbox
 from .presence import Hold, Phase, Presence, Start
-from .watching import watch
+from .watching import tell, watch
 
 if TYPE_CHECKING:
     from .services import LaneServices
@@ -73,7 +72,7 @@ class Lane:
         self._boot = Boot(uid, identity, services, self._box.report)
         self._adoptee: SessionRow | None = None
         self._older: list[SessionRow] = []
-        self._wakers: list[asyncio.Future[str]] = []
+        self._wakers = Wakers()
         self.stopped = False
         self.broken = False
         """Whether so many sessions failed that the next try is put off."""
@@ -145,7 +144,7 @@ class Lane:
                         await asyncio.sleep(min(wait, LETTER_RETRY_S))
         finally:
             await self._cancel_boot()
-            self._answer_wakers(LaunchFailed(f"{self.identity.address}: the daemon is stopping"))
+            self._wakers.failed(LaunchFailed(f"{self.identity.address}: the daemon is stopping"))
             if self.session is not None:
                 self.session.release()
             if isinstance(self.session, TmuxSession):
@@ -272,7 +271,7 @@ class Lane:
             self._s.log("adopt", identity=self.identity.address, session=session.id)
             await self._go_live(session)
             self._adoptee = None
-            self._answer_wakers(None)
+            self._wakers.woke()
         self._box.work = True
 
     async def _bury_older(self) -> None:
@@ -303,12 +302,12 @@ class Lane:
             case Booted(session):
                 self._s.log("wake", **self._names(), mode="fresh", session=session.id)
                 await self._go_live(session)
-                self._answer_wakers(None)
+                self._wakers.woke()
             case BootFailed(error):
                 self.phase = Phase.ASLEEP
                 self._s.log("wake", **self._names(), mode="fail", reason=error.message)
                 await self._journal.fault("boot", error.message)
-                self._answer_wakers(error)
+                self._wakers.failed(error)
             case Died(session_id):
                 await self._on_death(session_id)
             case Observed():
@@ -377,17 +376,7 @@ class Lane:
             )
         if self.phase == Phase.ASLEEP:
             await self._boot_now()
-        self._wakers.append(done)
-
-    def _answer_wakers(self, error: LaunchFailed | None) -> None:
-        wakers, self._wakers = self._wakers, []
-        for done in wakers:
-            if done.done():
-                continue
-            if error is None:
-                done.set_result("woke")
-            else:
-                done.set_exception(error)
+        self._wakers.add(done)
 
     async def _on_attached(self, session: InboxSession) -> None:
         if self.stopped or session.closed:
@@ -421,7 +410,7 @@ class Lane:
     async def _end(self, cause: str) -> None:
         """End what runs or boots, deliberately."""
         await self._cancel_boot()
-        self._answer_wakers(LaunchFailed(f"{self.identity.address}: {cause}", code="stopped"))
+        self._wakers.failed(LaunchFailed(f"{self.identity.address}: {cause}", code="stopped"))
         await self._bury_older()
         if self._adoptee is not None:
             await endings.bury(self._adoptee, self._journal, self._s)
@@ -439,18 +428,19 @@ class Lane:
             session.follower.read_new()
             await self._drain_evidence(session.id)
         await endings.give_back(session, self._journal, cause, obituary)
-        if isinstance(session, TmuxSession):
-            await self._s.launcher.end(session, cause)
-        else:
-            session.end()
-            await self._journal.close_stream(session.id, cause)
-        self._s.by_session.pop(session.id, None)
+        await endings.clear(session, self._journal, self._s, cause)
         self.session, self.phase, self._suspect = None, Phase.ASLEEP, None
         self._s.log("end", **self._names(), session=session.id, cause=cause)
 
     async def _drain_evidence(self, session_id: str) -> None:
-        for report in self._box.take_observed(session_id):
-            await self._deliverer.observed(report)
+        mine = self._box.take_observed(session_id)
+        while mine:
+            try:
+                await self._deliverer.observed(mine[0])
+            except StorageError:
+                self._box.reports.extendleft(reversed(mine))
+                raise
+            del mine[0]
 
     def _names(self) -> dict[str, str]:
         return {
@@ -459,10 +449,5 @@ class Lane:
             "runtime": self.identity.runtime,
         }
 
-    def _tell(self, error: BaseException) -> None:
-        if isinstance(error, IapeerError):
-            self._s.log("lane-error", identity=self.identity.address, reason=str(error))
-            return
-        text = "".join(traceback.format_exception(error))
-        self._s.log("lane-error", identity=self.identity.address, reason=repr(error))
-        sys.stderr.write(f"[iapeer] lane {self.identity.address}: {text}\n")
+    def _tell(self, error: Exception) -> None:
+        tell(self._s.log, self.identity, error)

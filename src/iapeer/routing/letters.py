@@ -90,3 +90,31 @@ class Observed:
 
 Control = Order | Attached | Detached
 Report = BootBegan | Booted | BootFailed | Died | Observed
+
+
+class Wakers:
+    """People who wait for a session to come up."""
+
+    def __init__(self) -> None:
+        self._waiting: list[asyncio.Future[str]] = []
+
+    def __bool__(self) -> bool:
+        return bool(self._waiting)
+
+    def add(self, done: asyncio.Future[str]) -> None:
+        """Answer this one too when it is up."""
+        self._waiting.append(done)
+
+    def woke(self) -> None:
+        """It is up."""
+        for done in self._take():
+            done.set_result("woke")
+
+    def failed(self, error: LaunchFailed) -> None:
+        """It will not come up."""
+        for done in self._take():
+            done.set_exception(error)
+
+    def _take(self) -> list[asyncio.Future[str]]:
+        waiting, self._waiting = self._waiting, []
+        return [done for done in waiting if not done.done()]

@@ -8,6 +8,9 @@ from enum import StrEnum
 
 from iapeer.core.states import HoldReason
 
+FAULT_WINDOW_S = 300.0
+"""Faults older than this are forgotten (the contract's crash-loop window)."""
+
 
 class Phase(StrEnum):
     """What a lane's session is doing."""

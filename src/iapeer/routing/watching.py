@@ -1,20 +1,34 @@
-"""The children of a live session: who tells the lane that it died and what it wrote down."""
+"""Who tells the lane that its session died and what it wrote down, and how a lane complains."""
 
 from __future__ import annotations
 
+import sys
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from iapeer.core.errors import IapeerError
 from iapeer.sessions.follow import TranscriptFollower
 from iapeer.storage.ledger import sessions as rows
 
 from .letters import Died, Observed, Report
 
 if TYPE_CHECKING:
+    from iapeer.core.identity import Identity
     from iapeer.sessions.model import TmuxSession
 
-    from .services import LaneServices
+    from .services import LaneServices, LifecycleLog
+
+
+def tell(log: LifecycleLog, identity: Identity, error: Exception) -> None:
+    """Write down what went wrong in a lane; a defect of ours also goes to stderr."""
+    if isinstance(error, IapeerError):
+        log("lane-error", identity=identity.address, reason=str(error))
+        return
+    log("lane-error", identity=identity.address, reason=repr(error))
+    text = "".join(traceback.format_exception(error))
+    sys.stderr.write(f"[iapeer] lane {identity.address}: {text}\n")
 
 
 async def watch(

@@ -238,7 +238,7 @@ def test_the_list_and_the_letters_are_the_same_with_and_without_a_daemon(
     wait_until(lambda: ledger(team)[old].state == "expired", reason="the message to expire")
     commands = (
         ("messages", "--peer", "bob"),
-        ("messages", "--json", "--bodies"),
+        ("messages", "--peer", "bob", "--json", "--bodies"),
         ("dead-letter", "list"),
         ("trace", old),
     )

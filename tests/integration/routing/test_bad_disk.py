@@ -47,6 +47,21 @@ async def test_what_a_dead_session_held_goes_round_when_the_disk_is_back() -> No
         assert [r.id for r in await house.live_rows()] == [house.session("ann").id]
 
 
+async def test_evidence_that_the_disk_refuses_is_taken_later() -> None:
+    async with open_house("ann") as house:
+        session = await house.live("ann")
+        os.kill(session.pane[0], signal.SIGSTOP)
+        sent = (await house.send("ann", "NOTHING\nsecond")).message_id
+        with full_disk(house) as refused:
+            os.kill(session.pane[0], signal.SIGCONT)
+            await until(lambda: len(house.prompts("ann")) == 2, "the reader to have it")
+            # The record, the turn's end and the prompt hook all tell of it.
+            await until(lambda: len(refused) >= 4, "the evidence to be refused")
+        row = await house.wait(sent, "seen")
+        assert not row.dup
+        assert len(house.prompts("ann")) == 2
+
+
 async def test_a_boot_that_fails_with_the_disk_leaves_no_second_session() -> None:
     async with open_house("ann") as house:
         mark_ready = rows.mark_ready
@@ -75,4 +90,3 @@ async def test_an_ack_that_the_disk_refuses_is_taken_later() -> None:
             assert await house.inboxes.ack(house.caller("api-op"), sent)
             await until(lambda: len(refused) >= 2, "the ack to be refused")
         await house.wait(sent, "seen")
-        await stream.aclose()

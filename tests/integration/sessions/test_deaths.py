@@ -21,7 +21,6 @@ def _exits(house: House) -> str:
     return log.read_text(encoding="utf-8") if log.exists() else ""
 
 
-@pytest.mark.requirement("logs:exits")
 async def _idle(house: House) -> None:
     """The turn has ended, so a death now gives nothing back."""
 
@@ -33,6 +32,7 @@ async def _idle(house: House) -> None:
     await until(look)
 
 
+@pytest.mark.requirement("logs:exits")
 async def test_a_killed_program_is_recorded_and_the_next_message_wakes_a_new_one() -> None:
     async with open_house("ann") as house:
         first = await house.live("ann")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import msgspec
 import pytest
 
@@ -124,17 +126,17 @@ def test_a_history_with_one_lie_is_found_out(kind: str, events: list[Event]) -> 
 
 
 def test_the_order_of_showings_is_that_of_time_not_of_the_file() -> None:
-    events = [call(1), call(2), fate(1), fate(2), shown(2, 6), shown(1, 5)]
+    events: list[Event] = [call(1), call(2), fate(1), fate(2), shown(2, 6), shown(1, 5)]
     assert check(events) == []
 
 
 def test_a_repeated_showing_does_not_count_against_the_order() -> None:
-    events = [call(1), call(2), fate(1), fate(2)]
+    events: list[Event] = [call(1), call(2), fate(1), fate(2)]
     events += [shown(1, 5), shown(2, 6), shown(1, 7, dup=True)]
     assert check(events) == []
 
 
-def test_a_history_reads_back_as_it_was_written(tmp_path) -> None:  # type: ignore[no-untyped-def]
+def test_a_history_reads_back_as_it_was_written(tmp_path: Path) -> None:
     history = History(tmp_path / "h.jsonl")
     history.add_all(GOOD)
     history.close()

@@ -56,13 +56,8 @@ def test_fault_points_are_those_of_the_source() -> None:
 @pytest.mark.parametrize("number", range(1, 60))
 def test_every_body_is_recognised_in_the_envelope_an_agent_gets(number: int) -> None:
     assert number_in(body_of(number)) == number
-    assert read_prompt(prompt(body_of(number))) == (
-        "abcdefabcdef",
-        "api-sender1",
-        False,
-        number,
-        True,
-    )
+    found = read_prompt(prompt(body_of(number)))
+    assert found == ("abcdefabcdef", "api-sender1", False, number, True)
     assert read_prompt(prompt(body_of(number), dup="maybe"))[2] is True
 
 

@@ -1,4 +1,4 @@
-"""Disks that fail: full, or refusing to sync. Every means says when this machine does not have it."""
+"""Disks that fail: full, or refusing to sync; each means says when this machine lacks it."""
 
 from __future__ import annotations
 
@@ -87,9 +87,9 @@ def failing_syncs(pid: int) -> Iterator[tuple[float, list[float]]]:
     if shutil.which("strace") is None:
         raise Unavailable("no strace program")
     calls = "fsync,fdatasync"
+    options = ["-o", os.devnull, "-e", f"trace={calls}", "-e", f"inject={calls}:error=EIO"]
     tracer = subprocess.Popen(
-        ["strace", "-f", "-p", str(pid), "-o", os.devnull]
-        + ["-e", f"trace={calls}", "-e", f"inject={calls}:error=EIO"],
+        ["strace", "-f", "-p", str(pid), *options],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,

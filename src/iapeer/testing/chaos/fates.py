@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from functools import partial
 
 from iapeer.core.identity import CORE_ADDRESS
 from iapeer.core.states import FINAL, UNDELIVERED, MessageState
@@ -48,7 +49,7 @@ def fates(fleet: Fleet) -> list[Fate]:
     found = _rows(fleet)
     notices = [row.body for row in found if row.sender == CORE_ADDRESS]
     ours = [row for row in found if row.sender != CORE_ADDRESS]
-    states = run_all([lambda r=row: _api_state(fleet, r) for row in ours], workers=4)
+    states = run_all([partial(_api_state, fleet, row) for row in ours], workers=4)
     return [_fate(row, state, notices) for row, state in zip(ours, states, strict=True)]
 
 

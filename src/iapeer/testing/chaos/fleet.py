@@ -1,4 +1,4 @@
-"""The system under test: one throw-away root, its peers, and the daemon that dies and comes back."""
+"""The system under test: a throw-away root, its peers, and a daemon that dies and comes back."""
 
 from __future__ import annotations
 

@@ -47,7 +47,7 @@ SETTINGS: dict[str, float | int] = {
 }
 """The daemon's `iapeer.toml`: the defaults suit people, these suit a run of minutes."""
 
-AGENT_ENV = (
+AGENT_ENV: tuple[dict[str, str], ...] = (
     {},
     {"DEMO_MISBEHAVE": "no_hook"},
     {"DEMO_GHOST": "1"},

@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 
@@ -44,7 +44,7 @@ class Result:
     outcomes: Counter[str]
     states: Counter[str]
     deeds: Counter[tuple[str, str]]
-    figures: dict[str, float | int | str] = field(default_factory=dict)
+    figures: dict[str, int | str] = field(default_factory=dict)
     unwanted_deaths: list[str] = field(default_factory=list)
     complete: bool = True
     rested: bool = True
@@ -56,12 +56,15 @@ def run(options: ChaosOptions, say: Callable[[str], None] | None = None) -> Resu
     logging.getLogger("mcp").setLevel(logging.CRITICAL)
     logging.getLogger("client").setLevel(logging.CRITICAL)
     tell = say or (lambda text: print(text, file=sys.stderr, flush=True))
-    tell(f"chaos: seed {options.seed}, {options.messages} messages, {options.kills} kills")
     path = os.environ.get("PYTHONPATH")
     with ExitStack() as stack:
         # The daemon runs the code that this program runs.
         daemon = TestDaemon.make(**({"PYTHONPATH": path} if path else {}))
         stack.callback(shutil.rmtree, daemon.base, ignore_errors=True)
+        tell(
+            f"chaos: seed {options.seed}, {options.messages} messages, {options.kills} kills, "
+            f"root {daemon.base}"
+        )
         fleet = Fleet(options, daemon)
         disk = StateDisk(daemon.root / "state", options.disk)
         return _Run(options, fleet, disk, tell, stack).run()
@@ -193,7 +196,7 @@ class _Run:
             rested=rested,
         )
 
-    def _figures(self, events: list[Event], lasted_s: float) -> dict[str, float | int | str]:
+    def _figures(self, events: Sequence[Event], lasted_s: float) -> dict[str, int | str]:
         showings = [e for e in events if isinstance(e, Showing) and e.number]
         return {
             "messages sent": self._pace.sent,

@@ -81,6 +81,7 @@ class Sampler:
             self._history.add(Twins(identity=identity, detail=detail, at=time.time()))
 
     def agents(self) -> Iterator[Agent]:
+        """Yield every running agent of this root; bodies on any command line are noted."""
         root = str(self._fleet.daemon.root)
         for process in psutil.process_iter():
             try:
