@@ -155,10 +155,7 @@ def serve_on_demand(settings: Settings, ready: Callable[[str], None]) -> int:
         try:
             return run_daemon(settings, ready=answers)
         except DaemonRunning:
-            if _answers(settings):
-                return 0
-            if time.monotonic() > deadline:
-                raise
+            raise
             time.sleep(_POLL_S)
 
 

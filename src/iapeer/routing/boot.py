@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from iapeer.core.errors import IapeerError, LaunchFailed
 from iapeer.core.identity import Identity
 from iapeer.core.states import HoldReason
+from iapeer.runtimes.spec import RuntimeSpec
 from iapeer.sessions.model import LaunchRequest
 
 from .letters import BootBegan, Booted, BootFailed, Report
@@ -55,13 +56,8 @@ class Boot:
 
     async def _run(self) -> None:
         """Post exactly one of `Booted`, `BootFailed`, unless cancelled."""
-        name = self._identity.personality
         try:
-            record = self._s.registry.snapshot(allow_stale=True).require(name)
-            if record.uid != self._uid:
-                raise LaunchFailed(f"{self._identity.address} is another peer of that name now")
-            spec = self._s.catalog.get(self._identity.runtime)
-            request = LaunchRequest(uid=self._uid, identity=self._identity, cwd=Path(record.cwd))
+            spec, request = self._prepare()
             async with self._s.launcher.permit():
                 self._report(BootBegan())
                 session = await self._s.launcher.launch(request, spec)
@@ -75,3 +71,12 @@ class Boot:
             self._report(BootFailed(LaunchFailed(why, code="defect")))
         else:
             self._report(Booted(session))
+
+    def _prepare(self) -> tuple[RuntimeSpec, LaunchRequest]:
+        """Look up what to start. Raises PeerNotFound, RuntimeUnknown, LaunchFailed."""
+        record = self._s.registry.snapshot(allow_stale=True).require(self._identity.personality)
+        if record.uid != self._uid:
+            raise LaunchFailed(f"{self._identity.address} is another peer of that name now")
+        spec = self._s.catalog.get(self._identity.runtime)
+        request = LaunchRequest(uid=self._uid, identity=self._identity, cwd=Path(record.cwd))
+        return spec, request

@@ -150,7 +150,10 @@ class Sampler:
 
 def _words(pid: int) -> str:
     try:
-        return " ".join(psutil.Process(pid).cmdline())[:200]
+        process = psutil.Process(pid)
+        words = " ".join(process.cmdline())[:200]
+        age = time.time() - process.create_time()
+        return f"{words} (parent {process.ppid()}, {age:.0f} s old, {process.status()})"
     except psutil.Error:
         return "gone meanwhile"
 
