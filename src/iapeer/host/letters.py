@@ -81,11 +81,11 @@ class OfflineHouse:
         try:
             result = self._accept(request)
         except IapeerError as error:
-            self._log(Outcome(request, self._clock.monotonic() - began, error=error.message))
+            self._log_send(Outcome(request, self._clock.monotonic() - began, error=error.message))
             raise
         fault("offline.poke")
         poke(self._paths.pokes)
-        self._log(Outcome(request, self._clock.monotonic() - began, result))
+        self._log_send(Outcome(request, self._clock.monotonic() - began, result))
         return result
 
     def messages(self, query: MessageQuery) -> list[MessageView]:
@@ -115,6 +115,7 @@ class OfflineHouse:
             except IapeerError as error:
                 results.append(refused(message_id, error))
             else:
+                self._log(done.log_line(self._clock.now()))
                 results.append(Settled(id=message_id, new_id=done.new.id))
         poke(self._paths.pokes)
         return results
@@ -188,11 +189,14 @@ class OfflineHouse:
                 raise
             return nothing
 
-    def _log(self, outcome: Outcome) -> None:
+    def _log_send(self, outcome: Outcome) -> None:
+        self._log(delivery_line(self._clock.now(), outcome))
+
+    def _log(self, line: str) -> None:
         log = LogFile(
             self._paths.delivery_log, self._settings.log_max_bytes, self._settings.log_keep
         )
-        log.append(delivery_line(self._clock.now(), outcome))
+        log.append(line)
 
 
 def _result(accepted: Accepted, depth: int) -> SendResult:

@@ -6,12 +6,13 @@ imports anything heavy; a second one finds it taken, or `daemon.lock`, and ends 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
@@ -78,6 +79,7 @@ PROBE_S = 0.3
 HAND_OVER_S = 20.0
 """How long a new daemon waits for one that is going down; its shutdown is bounded by less."""
 OUTPUTS_KEPT = 5
+_EMPTY_KEPT_S = 3600.0
 _UNIT_S = 5.0
 _POLL_S = 0.05
 _QUOTE_CHARS = 200
@@ -155,7 +157,10 @@ def serve_on_demand(settings: Settings, ready: Callable[[str], None]) -> int:
         try:
             return run_daemon(settings, ready=answers)
         except DaemonRunning:
-            raise
+            if _answers(settings):
+                return 0
+            if time.monotonic() > deadline:
+                raise
             time.sleep(_POLL_S)
 
 
@@ -212,14 +217,30 @@ def _open_output(paths: Paths) -> _Output:
     """Make a new file for what the daemon prints; only the newest few are kept."""
     stamp = f"{datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}"
     path = paths.daemon_output(stamp)
-    older = sorted(paths.logs.glob(paths.daemon_output("*").name))
     try:
-        for old in older[: max(0, len(older) - OUTPUTS_KEPT + 1)]:
-            old.unlink(missing_ok=True)
+        _prune(sorted(paths.logs.glob(paths.daemon_output("*").name)))
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC
         return _Output(path, os.open(path, flags, 0o600))
     except OSError as error:
         raise storage_error(error, path, "create") from error
+
+
+def _prune(outputs: Sequence[Path]) -> None:
+    """Remove the oldest files. Raises OSError.
+
+    An empty one belongs to a daemon that is just starting, or has found another one and whose
+    starter was killed: only its age tells, and it must not push out the file of the other one.
+    """
+    said = []
+    for path in outputs:
+        with contextlib.suppress(FileNotFoundError):
+            info = path.stat()
+            if info.st_size:
+                said.append(path)
+            elif info.st_mtime < time.time() - _EMPTY_KEPT_S:
+                path.unlink()
+    for path in said[: max(0, len(said) - OUTPUTS_KEPT + 1)]:
+        path.unlink(missing_ok=True)
 
 
 def _spawn(output: _Output, environ: Mapping[str, str]) -> subprocess.Popen[bytes]:
@@ -253,13 +274,20 @@ def _look_on(
             said = _last_line(output)
             raise IapeerError(f"the daemon ended at once: {said or f'exit status {status}'}")
         if status == 0:
-            # It found another one that is about to answer.
+            # It found another one that is about to answer, and has said nothing.
+            _drop_empty(output)
             return Started.STARTING
         time.sleep(_POLL_S)
     if process is not None:
         # It outlives us on purpose: without this its Popen object complains when it is dropped.
         process.returncode = 0
     return found
+
+
+def _drop_empty(output: Path | None) -> None:
+    with contextlib.suppress(OSError):
+        if output is not None and output.stat().st_size == 0:
+            output.unlink()
 
 
 def _answers(settings: Settings) -> bool:

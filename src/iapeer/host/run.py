@@ -177,7 +177,7 @@ async def running_daemon(settings: Settings, environ: Mapping[str, str]) -> Asyn
             settings,
             Services(
                 postman=Router(guarded, lanes, waits, delivery_log),
-                archive=ArchiveService(ledger, registry, unguarded, lanes, clock),
+                archive=ArchiveService(ledger, registry, unguarded, lanes, clock, delivery_log),
                 fleet=FleetService(lanes, services, paths),
                 evidence=HookEvidence(lanes),
                 inbox=Inboxes(lanes, services),

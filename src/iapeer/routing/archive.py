@@ -15,6 +15,7 @@ from iapeer.core.clock import Clock
 from iapeer.core.draft import Draft
 from iapeer.core.errors import IapeerError, InvalidInput, PeerNotFound
 from iapeer.core.identity import Identity, parse_identity
+from iapeer.core.outcomes import SendResult
 from iapeer.core.profile import RegistryRecord
 from iapeer.core.text import one_line, safe_text
 from iapeer.registry.caller import Caller
@@ -22,11 +23,13 @@ from iapeer.registry.index import Registry, RegistrySnapshot
 from iapeer.storage.ledger import deadletters, queries, turns
 from iapeer.storage.ledger.rows import MessageRow
 from iapeer.storage.ledger.store import Ledger
+from iapeer.storage.logs import LogFile
 
 from .admission import Admission, SendRequest
 from .lanes import Lanes
 from .ports import MessageQuery, MessageView, Settled, Trace, TraceStep, TraceTurn
 from .presence import Phase
+from .sendlog import Outcome, delivery_line
 
 QUOTE_CHARS = 60
 """How much of a body a list may show."""
@@ -42,8 +45,19 @@ Live = Callable[[RegistryRecord], Sequence[str]]
 class Redelivery:
     """A dead letter and the new message that carries its text."""
 
-    old: MessageRow
+    request: SendRequest
     new: MessageRow
+
+    def log_line(self, now: float) -> str:
+        """Return what delivery.log says of the new message; its elapsed time is none."""
+        result = SendResult(
+            message_id=self.new.id,
+            personality=self.new.personality,
+            runtime=self.new.runtime,
+            state=self.new.state,
+            ts=self.new.accepted_ts,
+        )
+        return delivery_line(now, Outcome(self.request, 0.0, result))
 
 
 def find(conn: Connection, peers: RegistrySnapshot, query: MessageQuery) -> list[MessageView]:
@@ -158,7 +172,7 @@ class Reviver:
         record = self.admission.recipient(draft)
         new = self.admission.accept(conn, request, record, self.live(record), now).row
         deadletters.note_redelivered(conn, old, new, now)
-        return Redelivery(old, new)
+        return Redelivery(request, new)
 
 
 @dataclass(frozen=True)
@@ -174,6 +188,7 @@ class ArchiveService:
     admission: Admission
     lanes: Lanes
     clock: Clock
+    log: LogFile
 
     async def messages(self, query: MessageQuery) -> list[MessageView]:
         """Return what matches, newest first; see `ports.Archive`."""
@@ -196,6 +211,7 @@ class ArchiveService:
             except IapeerError as error:
                 results.append(refused(message_id, error))
                 continue
+            self.log.append(done.log_line(self.clock.now()))
             self.lanes.work(done.new.to_uid, Identity(done.new.runtime, done.new.personality))
             results.append(Settled(id=message_id, new_id=done.new.id))
         return results

@@ -29,7 +29,7 @@ def test_start_loads_only_a_handful_of_modules() -> None:
         [sys.executable, "-S", "-P", "-c", code],
         env=child_environment(),
         capture_output=True,
-        text=True,
+        encoding="utf-8",
         check=True,
     ).stdout.split()
     assert not HEAVY & {name.partition(".")[0] for name in found}
@@ -276,7 +276,7 @@ def test_a_wrong_switch_is_an_error_that_names_it(tmp_path: Path) -> None:
 def test_help_describes_every_directive_and_switch() -> None:
     command = [sys.executable, "-P", "-m", "iapeer.apps.demo_agent", "--help"]
     text = subprocess.run(
-        command, env=child_environment(), capture_output=True, text=True, check=True
+        command, env=child_environment(), capture_output=True, encoding="utf-8", check=True
     ).stdout
     for word in ("ASK", "SEND", "REPLY", "SLOW", "PINGPONG", "RING", "SAY", "EXIT", "NOTHING"):
         assert f"  {word}" in text

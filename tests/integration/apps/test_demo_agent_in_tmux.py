@@ -32,7 +32,12 @@ class Pane:
     def tmux(self, *arguments: str, stdin: str = "") -> str:
         command = ["tmux", "-S", str(self._socket), *arguments]
         done = subprocess.run(
-            command, env=self._environment, input=stdin, capture_output=True, text=True, check=True
+            command,
+            env=self._environment,
+            input=stdin,
+            capture_output=True,
+            encoding="utf-8",
+            check=True,
         )
         return done.stdout
 

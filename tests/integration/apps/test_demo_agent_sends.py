@@ -55,7 +55,7 @@ def test_an_answer_goes_through_the_tool_with_identity_and_token(tmp_path: Path)
         assert len(meta["iapeer/key"]) == 32
         assert tool["result"]["state"] == "landed"
         assert (tool["name"], tool["is_error"]) == ("send_to_peer", False)
-        assert "secret-token" not in agent.output + agent.transcript.read_text()
+        assert "secret-token" not in agent.output + agent.transcript.read_text(encoding="utf-8")
 
 
 def test_the_connection_is_kept_across_sends(tmp_path: Path) -> None:
@@ -175,7 +175,7 @@ def ended(url: str) -> tuple[str, int]:
         [sys.executable, "-P", "-c", IMPATIENT, url],
         env=child_environment(),
         capture_output=True,
-        text=True,
+        encoding="utf-8",
         check=True,
         timeout=60,
     )

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -41,7 +42,7 @@ def team(iapeer_daemon: TestDaemon) -> TestDaemon:
 def send(daemon: TestDaemon, text: str, *words: str, **variables: str) -> str:
     """Send to bob and return the message's id."""
     line = ("send", "bob", "--message", text, "--from", "demo-alice", "--json", *words)
-    answer = json.loads(daemon.run(*line, **variables).stdout)
+    answer = json.loads(daemon.run(*line, expect=0, **variables).stdout)
     return str(answer["message_id"])
 
 
@@ -116,7 +117,7 @@ def test_a_daemon_that_can_not_start_is_told_and_the_message_is_kept(team: TestD
 def test_twenty_senders_at_once_start_one_daemon_and_all_is_delivered_once(
     team: TestDaemon,
 ) -> None:
-    ids: list[str] = run_all([lambda n=n: send(team, f"text {n}") for n in range(20)], 20)
+    ids: list[str] = run_all([partial(send, team, f"text {n}") for n in range(20)], 20)
     assert len(set(ids)) == 20
     found = team.owner()
     assert found is not None
@@ -128,6 +129,7 @@ def test_twenty_senders_at_once_start_one_daemon_and_all_is_delivered_once(
     assert len(ready) == 1
     # Those that found it taken have said nothing.
     assert all(path.stat().st_size == 0 for path in outputs(team) if path not in ready)
+    assert Path(f"/proc/{found[0]}/fd/2").readlink() == ready[0]
     assert daemons_of(team) == [found[0]]
 
 

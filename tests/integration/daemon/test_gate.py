@@ -193,7 +193,7 @@ async def test_another_account_is_refused_on_the_unix_socket_even_if_its_mode_wa
             [sys.executable, "-c", code, edge.sock],
             env=child_environ(),
             capture_output=True,
-            text=True,
+            encoding="utf-8",
             timeout=20,
             check=False,
         )

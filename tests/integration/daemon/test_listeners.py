@@ -45,7 +45,7 @@ async def test_the_discovery_file_lives_exactly_as_long_as_the_listeners(root: P
     edge = make_server(settings_for(root))
     path = Paths(edge.settings.root).discovery
     await edge.server.start()
-    text = path.read_text()
+    text = path.read_text(encoding="utf-8")
     assert text.endswith("}\n")
     assert json.loads(text) == {"sock": edge.sock, "tcp": edge.server.url}
     assert mode(path) == 0o600
@@ -61,12 +61,12 @@ async def test_files_of_a_successor_are_left_alone(root: Path) -> None:
     path = Paths(edge.settings.root).discovery
     await edge.server.start()
     theirs = '{"sock":null,"tcp":"http://127.0.0.1:1/mcp"}\n'
-    path.write_text(theirs)
+    path.write_text(theirs, encoding="utf-8")
     Path(edge.sock).unlink()
     with socket.socket(socket.AF_UNIX) as other:
         other.bind(edge.sock)
         await edge.server.stop()
-        assert path.read_text() == theirs
+        assert path.read_text(encoding="utf-8") == theirs
         assert Path(edge.sock).exists()
 
 
@@ -94,10 +94,10 @@ async def test_a_stale_socket_is_replaced(root: Path) -> None:
 async def test_a_file_that_is_no_socket_is_not_removed(root: Path) -> None:
     settings = settings_for(root)
     settings.daemon_socket.parent.mkdir(parents=True, mode=0o700)
-    settings.daemon_socket.write_text("precious")
+    settings.daemon_socket.write_text("precious", encoding="utf-8")
     with pytest.raises(ConfigError, match="it is no socket"):
         await make_server(settings).server.start()
-    assert settings.daemon_socket.read_text() == "precious"
+    assert settings.daemon_socket.read_text(encoding="utf-8") == "precious"
 
 
 async def test_a_folder_others_may_write_is_refused(root: Path) -> None:
@@ -155,7 +155,7 @@ async def test_only_loopback_is_listened_on_and_the_port_asked_for_is_used(root:
         assert edge.server.port == port
         addresses = {
             line.split()[1]
-            for line in Path("/proc/net/tcp").read_text().splitlines()[1:]
+            for line in Path("/proc/net/tcp").read_text(encoding="utf-8").splitlines()[1:]
             if line.split()[1].endswith(f":{port:04X}") and line.split()[3] == "0A"
         }
         assert addresses == {f"0100007F:{port:04X}"}

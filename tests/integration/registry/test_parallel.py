@@ -38,7 +38,7 @@ def start(code: str, *args: str) -> subprocess.Popen[str]:
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        text=True,
+        encoding="utf-8",
     )
     assert child.stdout is not None
     assert child.stdout.readline() == "ready\n"
@@ -160,7 +160,9 @@ def test_a_root_of_another_user_is_refused_untouched() -> None:
         "try: registry.snapshot()\n"
         "except IapeerError as error: print(error.code, error)\n"
     )
-    (root / "peers-profiles.json").write_text(json.dumps({"version": 2, "peers": []}))
+    (root / "peers-profiles.json").write_text(
+        json.dumps({"version": 2, "peers": []}), encoding="utf-8"
+    )
     (printed,) = go([start(code, str(root))])
     writing, reading = printed.splitlines()
     assert writing.startswith("storage ")

@@ -65,13 +65,13 @@ class World:
         self.registry = Registry(self.paths, sandbox=True)
         cwd = self.paths.peer_home("bob")
         cwd.mkdir(parents=True, mode=0o700)
-        (cwd / "work.txt").write_text("precious")
+        (cwd / "work.txt").write_text("precious", encoding="utf-8")
         birth = ensure_profile(self.registry, BirthSpec(cwd=cwd, runtime="claude"))
         self.uid = birth.profile.uid
-        self.ledger.write_text(json.dumps({self.uid: "bob"}))
+        self.ledger.write_text(json.dumps({self.uid: "bob"}), encoding="utf-8")
         self.paths.lifecycle_state.mkdir(parents=True)
         for name in ("claude-bob.stopped", "claude-bob.wake", "codex-bob.x"):
-            (self.paths.lifecycle_state / name).write_text(name)
+            (self.paths.lifecycle_state / name).write_text(name, encoding="utf-8")
 
     def run(self, what: str, point: str = "") -> int:
         """Rename or recover in a child that dies at `point`; return its exit status."""
@@ -95,9 +95,9 @@ class World:
         (record,) = self.registry.snapshot()
         assert (profile.personality, profile.uid) == (name, self.uid)
         assert (record.personality, record.uid, record.cwd) == (name, self.uid, str(cwd))
-        assert (cwd / "work.txt").read_text() == "precious"
+        assert (cwd / "work.txt").read_text(encoding="utf-8") == "precious"
         assert not self.paths.peer_home(other).exists()
-        assert json.loads(self.ledger.read_text()) == {self.uid: name}
+        assert json.loads(self.ledger.read_text(encoding="utf-8")) == {self.uid: name}
         assert sorted(entry.name for entry in self.paths.lifecycle_state.iterdir()) == [
             f"claude-{name}.stopped",
             f"claude-{name}.wake",
@@ -106,8 +106,8 @@ class World:
         assert not journal_path(self.paths).exists()
 
     def rename_state(self, uid: str, old: str, new: str) -> None:
-        assert json.loads(self.ledger.read_text())[uid] in {old, new}
-        self.ledger.write_text(json.dumps({uid: new}))
+        assert json.loads(self.ledger.read_text(encoding="utf-8"))[uid] in {old, new}
+        self.ledger.write_text(json.dumps({uid: new}), encoding="utf-8")
 
     def recover(self) -> None:
         recover_rename(self.paths, self.registry, self.rename_state)

@@ -14,6 +14,7 @@ import pytest
 from iapeer.core.errors import StorageError
 from iapeer.routing.letters import Observed
 from iapeer.sessions.evidence import Fact
+from iapeer.sessions.model import TmuxSession
 from iapeer.storage.ledger import sessions as rows
 from iapeer.storage.ledger.store import Ledger
 from tests.integration.routing.house import House, open_house, until
@@ -34,13 +35,19 @@ def full_disk(house: House) -> Iterator[list[int]]:
         yield refused
 
 
+async def _queued(house: House) -> tuple[TmuxSession, str]:
+    """Return a session that works, and a message in its queue: landed and not seen."""
+    session = await house.live("ann")
+    working = await house.send("ann", "SLOW 3\nNOTHING")
+    await house.wait(working.message_id, "seen")
+    waiting = (await house.send("ann", "NOTHING\nsecond")).message_id
+    await house.wait(waiting, "landed")
+    return session, waiting
+
+
 async def test_what_a_dead_session_held_goes_round_when_the_disk_is_back() -> None:
     async with open_house("ann") as house:
-        session = await house.live("ann")
-        # Landed and not seen: pasted into a program that is stopped.
-        os.kill(session.pane[0], signal.SIGSTOP)
-        waiting = (await house.send("ann", "NOTHING\nsecond")).message_id
-        assert (await house.row(waiting)).state in ("in_flight", "landed")
+        session, waiting = await _queued(house)
         with full_disk(house) as refused:
             os.kill(session.pane[0], signal.SIGKILL)
             await until(lambda: len(refused) >= 3, "the lane to find out")
@@ -50,22 +57,18 @@ async def test_what_a_dead_session_held_goes_round_when_the_disk_is_back() -> No
 
 
 async def test_evidence_that_the_disk_refuses_is_taken_later() -> None:
-    async with open_house("ann", misbehave="no_hook") as house:
-        session = await house.live("ann")
-        os.kill(session.pane[0], signal.SIGSTOP)
-        sent = (await house.send("ann", "NOTHING\nsecond")).message_id
-        # From now on the record is read only when a hook says that there is something.
-        assert session.follower is not None
-        session.follower.stop()
+    async with open_house("ann") as house:
+        session, sent = await _queued(house)
         with full_disk(house) as refused:
-            os.kill(session.pane[0], signal.SIGCONT)
-            await until(lambda: len(house.prompts("ann")) == 2, "the reader to have it")
-            before = len(refused)
-            fact = Fact("user", ("aaaaaaaaaaaa",), source="prompt hook")
-            house.lane("ann").observe(Observed(session.id, (fact,)))
-            await until(lambda: len(refused) > before + 1, "the evidence to be refused")
+            # A hook of something else comes first, and has the record's facts read before it.
+            hook = Fact("user", ("aaaaaaaaaaaa",), source="prompt hook")
+            record = Fact("user", (sent,), source="record")
+            house.lane("ann").observe(Observed(session.id, (hook,)))
+            house.lane("ann").observe(Observed(session.id, (record,), 0))
+            await until(lambda: len(refused) >= 2, "the evidence to be refused")
         row = await house.wait(sent, "seen")
         assert not row.dup
+        assert (await house.history(sent))[-1].evidence == "record"
 
 
 async def test_a_boot_that_fails_with_the_disk_leaves_no_second_session() -> None:

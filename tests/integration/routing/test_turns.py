@@ -168,10 +168,12 @@ async def test_a_failure_nobody_was_told_of_is_told_after_the_next_start() -> No
         sent = await house.send("svc", "lost in a crash?", sender="demo-ann")
         # As a kill right after the commit would leave it.
         await house.services.ledger.write(
-            lambda c: c.execute(
-                "UPDATE messages SET state = 'failed', reason = 'test' WHERE id = ?",
-                (sent.message_id,),
-            ).rowcount
+            lambda c: (
+                c.execute(
+                    "UPDATE messages SET state = 'failed', reason = 'test' WHERE id = ?",
+                    (sent.message_id,),
+                ).rowcount
+            )
         )
         await house.close()
         await house.start()

@@ -29,7 +29,7 @@ def folder(tmp_path: Path) -> Path:
 def run(argv: list[str], **env: str) -> subprocess.CompletedProcess[str]:
     environ = {"PATH": "/nowhere", "LEAK": "yes", **env}
     return subprocess.run(
-        argv, env=environ, cwd="/", capture_output=True, text=True, timeout=20, check=False
+        argv, env=environ, cwd="/", capture_output=True, encoding="utf-8", timeout=20, check=False
     )
 
 

@@ -255,12 +255,13 @@ async def test_argv_and_folder_are_taken_word_for_word(rig: Rig) -> None:
 async def test_a_single_argument_sees_no_shell_and_keeps_the_pid(rig: Rig) -> None:
     program = rig.folder / "a b;touch pwned;$(touch pwned)"
     program.write_text(
-        f"#!/bin/sh\necho $$ > {rig.log}.tmp\nmv {rig.log}.tmp {rig.log}\nsleep 60\n"
+        f"#!/bin/sh\necho $$ > {rig.log}.tmp\nmv {rig.log}.tmp {rig.log}\nsleep 60\n",
+        encoding="utf-8",
     )
     program.chmod(0o700)
     birth = await rig.start([str(program)])
     await until(rig.log.exists)
-    assert int(rig.log.read_text()) == birth.pane_pid
+    assert int(rig.log.read_text(encoding="utf-8")) == birth.pane_pid
     assert not (rig.folder / "pwned").exists()
 
 

@@ -37,7 +37,7 @@ def child(*args: object, **environ: str) -> Iterator[subprocess.Popen[str]]:
         env={"PATH": os.environ["PATH"], "PYTHONPATH": str(SOURCE), **environ},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
-        text=True,
+        encoding="utf-8",
     )
     with process:
         try:
@@ -207,11 +207,11 @@ def foreign(path: Path) -> None:
 
 
 def no_database(path: Path) -> None:
-    path.write_text("dear diary\n" * 500)
+    path.write_text("dear diary\n" * 500, encoding="utf-8")
 
 
 def short_text(path: Path) -> None:
-    path.write_text("dear diary")
+    path.write_text("dear diary", encoding="utf-8")
 
 
 def emptied(path: Path) -> None:

@@ -189,7 +189,7 @@ def test_the_hot_path_imports_next_to_nothing() -> None:
     done = subprocess.run(
         [sys.executable, "-I", "-S", "-c", code],
         capture_output=True,
-        text=True,
+        encoding="utf-8",
         timeout=20,
         check=True,
     )

@@ -143,9 +143,7 @@ def test_a_bad_key_or_value_of_the_file_is_an_error_that_names_it(
     assert refused.value.hint
 
 
-@pytest.mark.parametrize(
-    "name", ["boot_backoff_s", "notice_coalesce_s", "wait_live_s"]
-)
+@pytest.mark.parametrize("name", ["boot_backoff_s", "notice_coalesce_s", "wait_live_s"])
 def test_zero_means_at_once_where_that_makes_sense(name: str) -> None:
     assert getattr(make_settings(HOME, {name: 0}), name) == 0
 

@@ -27,11 +27,11 @@ def test_what_was_written_is_read_back_and_removed_by_its_owner_only(tmp_path: P
 @pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"sock":1,"tcp":null}', "\x00"])
 def test_a_broken_file_is_as_good_as_none(tmp_path: Path, text: str) -> None:
     path = tmp_path / "router.json"
-    path.write_text(text)
+    path.write_text(text, encoding="utf-8")
     assert discovery.read(path) is None
 
 
 def test_nulls_are_allowed_and_unknown_keys_are_passed_over(tmp_path: Path) -> None:
     path = tmp_path / "router.json"
-    path.write_text('{"sock":null,"tcp":null,"later":1}')
+    path.write_text('{"sock":null,"tcp":null,"later":1}', encoding="utf-8")
     assert discovery.read(path) == Discovery(sock=None, tcp=None)

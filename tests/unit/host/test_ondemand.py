@@ -1,16 +1,23 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from iapeer.core import env
-from iapeer.core.errors import IapeerError
+from iapeer.core.errors import DaemonRunning, IapeerError
 from iapeer.core.settings import Settings, make_settings
-from iapeer.host import ondemand
+from iapeer.host import ondemand, run
 from iapeer.host.common import check_owner
-from iapeer.host.ondemand import OUTPUTS_KEPT, Started, daemon_environ, start_daemon
+from iapeer.host.ondemand import (
+    OUTPUTS_KEPT,
+    Started,
+    daemon_environ,
+    serve_on_demand,
+    start_daemon,
+)
 from iapeer.storage.atomic import ensure_private_dir
 from iapeer.storage.locks import TryLock
 from iapeer.storage.paths import Paths
@@ -139,19 +146,100 @@ def test_nothing_is_started_while_somebody_else_is_starting(
     assert len(spawned) == 1
 
 
+class FakeDaemon:
+    """Stands in for `run_daemon`: another daemon holds the root for the first `busy` calls."""
+
+    def __init__(self, busy: int, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.busy = busy
+        self.calls = 0
+        monkeypatch.setattr(run, "run_daemon", self)
+
+    def __call__(self, _settings: Settings, *, ready: Callable[[str], None]) -> int:
+        self.calls += 1
+        if self.calls <= self.busy:
+            raise DaemonRunning("another daemon owns this root")
+        ready("READY")
+        return 0
+
+
+def test_a_daemon_that_is_going_down_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings, _ = house(tmp_path, tmp_path / "r")
+    daemon, said = FakeDaemon(3, monkeypatch), list[str]()
+    assert serve_on_demand(settings, said.append) == 0
+    assert (daemon.calls, said) == (4, ["READY"])
+    assert TryLock(Paths(settings.root).start_lock).acquire()
+
+
+def test_a_daemon_that_neither_answers_nor_goes_is_told_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings, _ = house(tmp_path, tmp_path / "r")
+    monkeypatch.setattr(ondemand, "HAND_OVER_S", 0.2)
+    daemon = FakeDaemon(10**6, monkeypatch)
+    with pytest.raises(DaemonRunning):
+        serve_on_demand(settings, lambda _line: None)
+    assert daemon.calls > 1
+
+
+def test_a_daemon_that_answers_is_left_to_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings, _ = house(tmp_path, tmp_path / "r")
+    daemon = FakeDaemon(10**6, monkeypatch)
+    monkeypatch.setattr(ondemand, "_answers", lambda _settings: daemon.calls == 2)
+    assert serve_on_demand(settings, lambda _line: None) == 0
+    assert daemon.calls == 2
+
+
+def test_who_comes_second_ends_quietly_before_anything_heavy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings, _ = house(tmp_path, tmp_path / "r")
+    daemon = FakeDaemon(0, monkeypatch)
+    monkeypatch.setattr(ondemand, "PROBE_S", 0.0)
+    ensure_private_dir(Paths(settings.root).state)
+    lock = TryLock(Paths(settings.root).start_lock)
+    assert lock.acquire()
+    assert serve_on_demand(settings, lambda _line: None) == 0
+    assert daemon.calls == 0
+    lock.release()
+
+
 def test_what_daemons_print_is_private_and_does_not_pile_up(
     tmp_path: Path, spawned: list[dict[str, str]]
 ) -> None:
     settings, environ = house(tmp_path, tmp_path / "r")
     logs = Paths(settings.root).logs
     ensure_private_dir(logs)
-    (logs / "delivery.log").touch()
-    for _ in range(OUTPUTS_KEPT + 3):
+    (logs / "delivery.log").write_text("x", encoding="utf-8")
+    for number in range(OUTPUTS_KEPT + 3):
         start_daemon(settings, environ)
+        newest = max(logs.glob("daemon-*.log"))
+        newest.write_text(str(number), encoding="utf-8")
     outputs = sorted(logs.glob("daemon-*.log"))
-    assert len(outputs) == OUTPUTS_KEPT
+    assert [path.read_text(encoding="utf-8") for path in outputs] == list("34567")
     assert {path.stat().st_mode & 0o777 for path in outputs} == {0o600}
     assert (logs / "delivery.log").exists()
+
+
+def test_what_losers_leave_does_not_push_out_what_the_daemon_has_said(
+    tmp_path: Path, spawned: list[dict[str, str]]
+) -> None:
+    settings, environ = house(tmp_path, tmp_path / "r")
+    logs = Paths(settings.root).logs
+    start_daemon(settings, environ)
+    (said,) = logs.glob("daemon-*.log")
+    said.write_text("READY", encoding="utf-8")
+    for _ in range(OUTPUTS_KEPT + 3):
+        start_daemon(settings, environ)
+    assert said.exists()
+    for path in logs.glob("daemon-*.log"):
+        os.utime(path, (0, 0))
+    start_daemon(settings, environ)
+    assert said.exists()
+    assert len(list(logs.glob("daemon-*.log"))) == 2
 
 
 def test_a_root_that_does_not_exist_is_nobodys(tmp_path: Path) -> None:

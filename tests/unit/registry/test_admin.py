@@ -71,7 +71,7 @@ def spec(name: str = "bob", runtime: str = "claude", **fields: Any) -> CreateSpe
 def put_state(paths: Paths, *names: str) -> None:
     paths.lifecycle_state.mkdir(parents=True, exist_ok=True)
     for name in names:
-        (paths.lifecycle_state / name).write_text("x")
+        (paths.lifecycle_state / name).write_text("x", encoding="utf-8")
 
 
 def state(paths: Paths) -> list[str]:
@@ -126,7 +126,9 @@ def test_a_folder_of_another_peer_is_refused_and_untouched(
 ) -> None:
     cwd = tmp_path / "bob"
     profile_path(cwd).parent.mkdir(parents=True)
-    profile_path(cwd).write_text(json.dumps({"personality": "ann", "runtime": "claude"}))
+    profile_path(cwd).write_text(
+        json.dumps({"personality": "ann", "runtime": "claude"}), encoding="utf-8"
+    )
     before = profile_path(cwd).read_bytes()
     with pytest.raises(PeerExists, match="already holds peer 'ann'"):
         create(paths, registry, spec(path=cwd), RULES)
@@ -262,9 +264,9 @@ def test_the_uid_of_an_old_record_is_taken_from_its_profile(
     paths: Paths, registry: Registry
 ) -> None:
     born = create(paths, registry, spec(), RULES)
-    raw = json.loads(paths.registry.read_text())
+    raw = json.loads(paths.registry.read_text(encoding="utf-8"))
     del raw["peers"][0]["uid"]
-    paths.registry.write_text(json.dumps(raw))
+    paths.registry.write_text(json.dumps(raw), encoding="utf-8")
     world = World(registry)
     remove(paths, registry, "bob", world.rules())
     assert world.done[-1][0] == born.profile.uid
@@ -275,7 +277,7 @@ def test_a_peer_without_folder_can_be_removed(
 ) -> None:
     raw = {"version": 2, "peers": [{"personality": "bob", "runtime": "claude", "cwd": "/gone"}]}
     paths.root.mkdir(mode=0o700)
-    paths.registry.write_text(json.dumps(raw))
+    paths.registry.write_text(json.dumps(raw), encoding="utf-8")
     world = World(registry)
     assert remove(paths, registry, "bob", world.rules()).action == "removed"
     assert world.done[-1] == ("", "bob", False)
@@ -285,7 +287,7 @@ def test_a_peer_whose_record_is_corrupt_is_not_called_absent(
     paths: Paths, registry: Registry
 ) -> None:
     paths.root.mkdir(mode=0o700)
-    paths.registry.write_text('{"version": 2, "peers": [{"personality": "bob"}]}')
+    paths.registry.write_text('{"version": 2, "peers": [{"personality": "bob"}]}', encoding="utf-8")
     with pytest.raises(RegistryError, match="corrupted") as caught:
         remove(paths, registry, "bob", World(registry).rules())
     assert "verify --fix" in caught.value.hint

@@ -19,7 +19,7 @@ def homes(tmp_path: Path) -> dict[str, Path]:
         cwd = tmp_path / name
         profile_path(cwd).parent.mkdir(parents=True)
         raw = {"personality": name, "default_runtime": "claude", "runtimes": ["claude", "codex"]}
-        profile_path(cwd).write_text(json.dumps(raw))
+        profile_path(cwd).write_text(json.dumps(raw), encoding="utf-8")
         made[name] = cwd
     return made
 
@@ -165,7 +165,7 @@ def test_a_broken_profile_is_named_and_not_skipped(
 ) -> None:
     inner = homes["ann"] / "inner"
     profile_path(inner).parent.mkdir(parents=True)
-    profile_path(inner).write_text("{")
+    profile_path(inner).write_text("{", encoding="utf-8")
     with pytest.raises(CallerError, match="not valid JSON"):
         caller_for_process({}, inner, snapshot)
 

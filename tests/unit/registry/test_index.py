@@ -38,7 +38,7 @@ def fill(paths: Paths) -> Fill:
     def write(*peers: object, **top: object) -> None:
         paths.root.mkdir(mode=0o700, exist_ok=True)
         body = {"version": 2, "peers": list(peers), **top}
-        paths.registry.write_text(json.dumps(body))
+        paths.registry.write_text(json.dumps(body), encoding="utf-8")
 
     return write
 
@@ -62,7 +62,7 @@ def update(name: str = "bob", **fields: Any) -> PeerUpdate:
 
 
 def on_disk(paths: Paths) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads(paths.registry.read_text())
+    content: dict[str, Any] = json.loads(paths.registry.read_text(encoding="utf-8"))
     return content
 
 
@@ -80,13 +80,13 @@ def test_what_is_no_registry_is_refused_with_the_contracts_words(
     registry: Registry, paths: Paths, text: str
 ) -> None:
     paths.root.mkdir(mode=0o700)
-    paths.registry.write_text(text)
+    paths.registry.write_text(text, encoding="utf-8")
     words = "peers-profiles.json corrupted, restore from backup or delete to start fresh"
     with pytest.raises(RegistryError, match=words):
         registry.snapshot()
     with pytest.raises(RegistryError, match=words):
         registry.upsert(update())
-    assert paths.registry.read_text() == text
+    assert paths.registry.read_text(encoding="utf-8") == text
 
 
 BAD_RECORDS = {
@@ -139,7 +139,7 @@ def test_readers_may_fall_back_on_the_last_good_snapshot(
 ) -> None:
     fill(peer("ann"))
     assert registry.snapshot(allow_stale=True).problems == ()
-    paths.registry.write_text("{")
+    paths.registry.write_text("{", encoding="utf-8")
     stale = registry.snapshot(allow_stale=True)
     assert stale.get("ann") is not None
     assert "corrupted" in stale.problems[0].message
@@ -260,7 +260,7 @@ def test_the_file_has_the_contracts_shape_order_and_mode(registry: Registry, pat
     assert [list(entry) for entry in peers] == [[*keys, "interfaces"], keys]
     assert peers[1]["runtime"] == peers[1]["default_runtime"] == "claude"
     assert peers[1]["description"] == "last"
-    text = paths.registry.read_text()
+    text = paths.registry.read_text(encoding="utf-8")
     assert text.startswith('{\n  "version": 2,\n  "peers": [\n    {\n')
     assert text.endswith("}\n")
     assert stat.S_IMODE(paths.registry.stat().st_mode) == 0o600

@@ -59,11 +59,13 @@ def cwd(tmp_path: Path) -> Path:
 
 def put(cwd: Path, content: object) -> None:
     profile_path(cwd).parent.mkdir(exist_ok=True)
-    profile_path(cwd).write_text(content if isinstance(content, str) else json.dumps(content))
+    profile_path(cwd).write_text(
+        content if isinstance(content, str) else json.dumps(content), encoding="utf-8"
+    )
 
 
 def on_disk(cwd: Path) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads(profile_path(cwd).read_text())
+    content: dict[str, Any] = json.loads(profile_path(cwd).read_text(encoding="utf-8"))
     return content
 
 
@@ -125,7 +127,7 @@ def test_a_write_keeps_what_it_does_not_know_and_adds_both_runtime_keys_and_a_ui
     }
     assert read_profile(cwd).intelligence is Intelligence.NATURAL
     assert stat.S_IMODE(profile_path(cwd).stat().st_mode) == 0o600
-    assert profile_path(cwd).read_text().endswith("}\n")
+    assert profile_path(cwd).read_text(encoding="utf-8").endswith("}\n")
 
 
 @pytest.mark.requirement("profile:write:empty-keeps")
@@ -142,7 +144,7 @@ def test_a_write_that_changes_nothing_leaves_the_file_as_its_author_laid_it_out(
     text += f'"runtimes":["claude"],"uid":"{"a" * 32}"}}'
     put(cwd, text)
     write_profile(cwd, ProfileChange())
-    assert profile_path(cwd).read_text() == text
+    assert profile_path(cwd).read_text(encoding="utf-8") == text
 
 
 def test_writers_of_one_profile_wait_for_each_other(
@@ -390,6 +392,6 @@ def test_a_record_without_uid_gets_that_of_its_profile(registry: Registry, cwd: 
 
 @pytest.mark.requirement("profile:birth:discovery")
 def test_runtimes_are_discovered_from_folders_only(cwd: Path) -> None:
-    (cwd / ".claude").write_text("a file")
+    (cwd / ".claude").write_text("a file", encoding="utf-8")
     (cwd / ".codex").mkdir()
     assert discover_runtimes(cwd) == ("codex",)

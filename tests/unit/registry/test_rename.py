@@ -60,14 +60,14 @@ def rules(ledger: Ledger) -> RenameRules:
 def born(registry: Registry, ledger: Ledger, cwd: Path) -> str:
     """Make a peer with a file of work, launch files and a ledger row; return its uid."""
     cwd.mkdir(parents=True)
-    (cwd / "work.txt").write_text("precious")
+    (cwd / "work.txt").write_text("precious", encoding="utf-8")
     uid = ensure_profile(registry, BirthSpec(cwd=cwd, runtime="claude")).profile.uid
     name = read_profile(cwd).personality
     state = registry.paths.lifecycle_state
     state.mkdir(parents=True, exist_ok=True)
-    (state / f"claude-{name}.stopped").write_text("s")
+    (state / f"claude-{name}.stopped").write_text("s", encoding="utf-8")
     (state / f"codex-{name}.queue").mkdir()
-    (state / f"claude-{name}2.stopped").write_text("another peer's")
+    (state / f"claude-{name}2.stopped").write_text("another peer's", encoding="utf-8")
     ledger.names[uid] = name
     return uid
 
@@ -79,7 +79,7 @@ def assert_is(registry: Registry, ledger: Ledger, name: str, cwd: Path) -> None:
     assert (profile.personality, record.personality, record.cwd) == (name, name, str(cwd))
     assert record.uid == profile.uid
     assert ledger.names == {profile.uid: name}
-    assert (cwd / "work.txt").read_text() == "precious"
+    assert (cwd / "work.txt").read_text(encoding="utf-8") == "precious"
     assert [entry.name for entry in cwd.parent.iterdir() if entry.is_dir()] == [cwd.name]
     left = {entry.name for entry in registry.paths.lifecycle_state.iterdir()}
     assert {f"claude-{name}.stopped", f"codex-{name}.queue"} <= left
@@ -100,7 +100,9 @@ def test_a_rename_takes_folder_profile_index_launch_files_and_ledger_along(
     )
     assert_is(registry, ledger, "rob", paths.peer_home("rob"))
     assert read_profile(paths.peer_home("rob")).uid == uid
-    assert (paths.lifecycle_state / "claude-bob2.stopped").read_text() == "another peer's"
+    assert (paths.lifecycle_state / "claude-bob2.stopped").read_text(
+        encoding="utf-8"
+    ) == "another peer's"
 
 
 def test_foreign_keys_and_words_survive(
@@ -109,15 +111,21 @@ def test_foreign_keys_and_words_survive(
     born(registry, ledger, paths.peer_home("bob"))
     path = profile_path(paths.peer_home("bob"))
     path.write_text(
-        json.dumps(json.loads(path.read_text()) | {"notifier": 1, "intelligence": "human"})
+        json.dumps(
+            json.loads(path.read_text(encoding="utf-8")) | {"notifier": 1, "intelligence": "human"}
+        ),
+        encoding="utf-8",
     )
-    raw = json.loads(paths.registry.read_text())
+    raw = json.loads(paths.registry.read_text(encoding="utf-8"))
     raw["peers"][0] |= {"nickname": "b", "intelligence": "human"}
-    paths.registry.write_text(json.dumps(raw))
+    paths.registry.write_text(json.dumps(raw), encoding="utf-8")
     rename(paths, registry, "bob", "rob", rules)
-    entry = json.loads(paths.registry.read_text())["peers"][0]
+    entry = json.loads(paths.registry.read_text(encoding="utf-8"))["peers"][0]
     assert (entry["nickname"], entry["intelligence"]) == ("b", "human")
-    assert json.loads(profile_path(paths.peer_home("rob")).read_text())["notifier"] == 1
+    assert (
+        json.loads(profile_path(paths.peer_home("rob")).read_text(encoding="utf-8"))["notifier"]
+        == 1
+    )
 
 
 def test_a_folder_named_after_the_peer_moves_wherever_it_is(
@@ -145,7 +153,7 @@ def test_a_peer_from_before_the_uid_gets_one_and_keeps_it(
 ) -> None:
     cwd = tmp_path / "work" / "bob"
     profile_path(cwd).parent.mkdir(parents=True)
-    profile_path(cwd).write_text('{"personality": "bob", "runtime": "claude"}')
+    profile_path(cwd).write_text('{"personality": "bob", "runtime": "claude"}', encoding="utf-8")
     registry.upsert(PeerUpdate(personality="bob", runtime="claude", cwd=str(cwd)))
     seen = []
     rules = RenameRules(lambda _: False, lambda uid, old, new: seen.append((uid, old, new)))
@@ -159,7 +167,7 @@ def test_launch_files_of_a_peer_that_once_had_the_name_are_not_inherited(
     paths: Paths, registry: Registry, ledger: Ledger, rules: RenameRules
 ) -> None:
     born(registry, ledger, paths.peer_home("bob"))
-    (paths.lifecycle_state / "goose-rob.stopped").write_text("old")
+    (paths.lifecycle_state / "goose-rob.stopped").write_text("old", encoding="utf-8")
     rename(paths, registry, "bob", "rob", rules)
     assert_is(registry, ledger, "rob", paths.peer_home("rob"))
 
@@ -172,21 +180,27 @@ def _spoil_nothing(paths: Paths, registry: Registry, ledger: Ledger) -> None:
 
 
 def _spoil_folder(paths: Paths, registry: Registry, ledger: Ledger) -> None:
-    (paths.root / "peers" / "rob").write_text("in the way")
+    (paths.root / "peers" / "rob").write_text("in the way", encoding="utf-8")
 
 
 def _spoil_profile(paths: Paths, registry: Registry, ledger: Ledger) -> None:
-    profile_path(paths.peer_home("bob")).write_text("{")
+    profile_path(paths.peer_home("bob")).write_text("{", encoding="utf-8")
 
 
 def _spoil_name(paths: Paths, registry: Registry, ledger: Ledger) -> None:
     path = profile_path(paths.peer_home("bob"))
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"personality": "eve"}))
+    path.write_text(
+        json.dumps(json.loads(path.read_text(encoding="utf-8")) | {"personality": "eve"}),
+        encoding="utf-8",
+    )
 
 
 def _spoil_uid(paths: Paths, registry: Registry, ledger: Ledger) -> None:
     path = profile_path(paths.peer_home("bob"))
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"uid": "f" * 32}))
+    path.write_text(
+        json.dumps(json.loads(path.read_text(encoding="utf-8")) | {"uid": "f" * 32}),
+        encoding="utf-8",
+    )
 
 
 def _spoil_profile_missing(paths: Paths, registry: Registry, ledger: Ledger) -> None:
@@ -347,7 +361,7 @@ def test_a_journal_that_is_none_is_an_error_that_names_it(
     paths: Paths, registry: Registry, ledger: Ledger, text: str
 ) -> None:
     paths.state.mkdir(parents=True, mode=0o700)
-    journal_path(paths).write_text(text)
+    journal_path(paths).write_text(text, encoding="utf-8")
     with pytest.raises(StorageError, match=r"rename\.json"):
         recover_rename(paths, registry, ledger.rename)
     assert journal_path(paths).exists()
@@ -362,7 +376,7 @@ def test_a_namesake_made_meanwhile_is_not_taken_for_the_renamed_peer(
     journal = {"old": "bob", "new": "rob", "uid": profile.uid}
     journal |= {"old_cwd": str(paths.peer_home("bob")), "new_cwd": str(paths.peer_home("rob"))}
     journal_path(paths).parent.mkdir(parents=True, exist_ok=True)
-    journal_path(paths).write_text(json.dumps(journal))
+    journal_path(paths).write_text(json.dumps(journal), encoding="utf-8")
     namesake = tmp_path / "elsewhere" / "rob"
     namesake.mkdir(parents=True)
     ensure_profile(registry, BirthSpec(cwd=namesake, runtime="claude"))

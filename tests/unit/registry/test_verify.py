@@ -42,13 +42,17 @@ def born(registry: Registry, name: str, **fields: Any) -> Path:
 
 def edit(path: Path, **fields: object) -> None:
     """Change keys of a JSON file by hand; None removes one."""
-    raw = json.loads(path.read_text()) | fields
-    path.write_text(json.dumps({key: value for key, value in raw.items() if value is not None}))
+    raw = json.loads(path.read_text(encoding="utf-8")) | fields
+    path.write_text(
+        json.dumps({key: value for key, value in raw.items() if value is not None}),
+        encoding="utf-8",
+    )
 
 
 def records(paths: Paths) -> dict[str, dict[str, Any]]:
     return {
-        entry["personality"]: entry for entry in json.loads(paths.registry.read_text())["peers"]
+        entry["personality"]: entry
+        for entry in json.loads(paths.registry.read_text(encoding="utf-8"))["peers"]
     }
 
 
@@ -108,13 +112,13 @@ def test_verify_reads_only_and_tells_drift_errors_and_warnings(
 
 def test_a_corrupt_record_and_a_corrupt_file_are_findings(registry: Registry, paths: Paths) -> None:
     born(registry, "ann")
-    raw = json.loads(paths.registry.read_text())
+    raw = json.loads(paths.registry.read_text(encoding="utf-8"))
     raw["peers"].append({"personality": "bad"})
-    paths.registry.write_text(json.dumps(raw))
+    paths.registry.write_text(json.dumps(raw), encoding="utf-8")
     report = verify(registry)
     assert (report.peers, report.errors) == (1, 1)
     assert verify_lines(report)[0].startswith("✗ bad: peers-profiles.json corrupted:")
-    paths.registry.write_text("{")
+    paths.registry.write_text("{", encoding="utf-8")
     report = verify(registry)
     assert (report.peers, report.errors) == (0, 1)
     assert verify_lines(report)[0].startswith("✗ index: peers-profiles.json corrupted, restore")
@@ -123,9 +127,9 @@ def test_a_corrupt_record_and_a_corrupt_file_are_findings(registry: Registry, pa
 def test_a_shared_uid_is_an_error(registry: Registry, paths: Paths) -> None:
     born(registry, "ann")
     born(registry, "bob")
-    raw = json.loads(paths.registry.read_text())
+    raw = json.loads(paths.registry.read_text(encoding="utf-8"))
     raw["peers"][1]["uid"] = raw["peers"][0]["uid"]
-    paths.registry.write_text(json.dumps(raw))
+    paths.registry.write_text(json.dumps(raw), encoding="utf-8")
     assert verify(registry).errors == 2
 
 
@@ -149,9 +153,9 @@ def test_fix_keeps_the_indexs_legacy_word_while_it_means_the_same(
     registry: Registry, paths: Paths
 ) -> None:
     cwd = born(registry, "ann", intelligence="natural")
-    raw = json.loads(paths.registry.read_text())
+    raw = json.loads(paths.registry.read_text(encoding="utf-8"))
     raw["peers"][0]["intelligence"] = "human"
-    paths.registry.write_text(json.dumps(raw))
+    paths.registry.write_text(json.dumps(raw), encoding="utf-8")
     fix(registry, STAMP)
     assert records(paths)["ann"]["intelligence"] == "human"
     edit(profile_path(cwd), intelligence="absent")
@@ -173,10 +177,10 @@ def test_fix_migrates_the_legacy_shape_once_and_keeps_the_rest(
         "notifier": {"a": 1},
     }
     cwd = born(registry, "ann")
-    profile_path(cwd).write_text(json.dumps(legacy))
+    profile_path(cwd).write_text(json.dumps(legacy), encoding="utf-8")
     report = fix(registry, STAMP)
     assert fix_lines(report)[0] == "migrated runtime→default_runtime ann"
-    disk = json.loads(profile_path(cwd).read_text())
+    disk = json.loads(profile_path(cwd).read_text(encoding="utf-8"))
     uid = disk.pop("uid")
     assert disk == legacy | {"default_runtime": "claude", "runtimes": ["claude"]}
     assert records(paths)["ann"]["uid"] == uid
@@ -188,7 +192,7 @@ def test_fix_heals_a_diverged_mirror_to_the_default(registry: Registry) -> None:
     cwd = born(registry, "ann")
     edit(profile_path(cwd), runtime="codex")
     assert fix(registry, STAMP).migrated == ("ann",)
-    disk = json.loads(profile_path(cwd).read_text())
+    disk = json.loads(profile_path(cwd).read_text(encoding="utf-8"))
     assert (disk["default_runtime"], disk["runtime"]) == ("claude", "claude")
 
 
@@ -215,14 +219,14 @@ def test_fix_puts_corrupt_records_aside_and_rebuilds_those_that_have_a_profile(
 ) -> None:
     born(registry, "ann")
     cwd = born(registry, "bob")
-    raw = json.loads(paths.registry.read_text())
+    raw = json.loads(paths.registry.read_text(encoding="utf-8"))
     raw["peers"][1]["intelligence"] = "alien"
     raw["peers"] += ["junk", {"personality": "lost", "cwd": "/nowhere"}]
-    paths.registry.write_text(json.dumps(raw))
+    paths.registry.write_text(json.dumps(raw), encoding="utf-8")
     report = fix(registry, STAMP)
     aside = report.healed.quarantine
     assert aside == paths.quarantine / f"{STAMP}-records.json"
-    assert json.loads(aside.read_text()) == raw["peers"][1:]
+    assert json.loads(aside.read_text(encoding="utf-8")) == raw["peers"][1:]
     assert stat.S_IMODE(aside.stat().st_mode) == 0o600
     assert fix_lines(report) == [
         f"quarantined corrupt records: {aside}",
@@ -239,9 +243,9 @@ def test_a_second_quarantine_of_the_day_does_not_overwrite_the_first(
 ) -> None:
     paths.root.mkdir(mode=0o700)
     for junk in ("one", "two"):
-        paths.registry.write_text(json.dumps({"version": 2, "peers": [junk]}))
+        paths.registry.write_text(json.dumps({"version": 2, "peers": [junk]}), encoding="utf-8")
         fix(registry, STAMP)
-    kept = sorted(path.read_text() for path in paths.quarantine.iterdir())
+    kept = sorted(path.read_text(encoding="utf-8") for path in paths.quarantine.iterdir())
     assert [json.loads(text) for text in kept] == [["one"], ["two"]]
 
 
@@ -253,17 +257,17 @@ def test_fix_rebuilds_a_file_that_is_no_json_from_the_folders_it_names_and_the_d
     away = tmp_path / "away" / "bob"
     away.mkdir(parents=True)
     ensure_profile(registry, BirthSpec(cwd=away, runtime="claude"))
-    broken = paths.registry.read_text().replace('"version": 2,', '"version": 2')
-    paths.registry.write_text(broken)
+    broken = paths.registry.read_text(encoding="utf-8").replace('"version": 2,', '"version": 2')
+    paths.registry.write_text(broken, encoding="utf-8")
     report = fix(registry, STAMP)
     assert report.healed.quarantine is not None
-    assert report.healed.quarantine.read_text() == broken
+    assert report.healed.quarantine.read_text(encoding="utf-8") == broken
     assert {name: entry["cwd"] for name, entry in records(paths).items()} == {
         "ann": str(paths.peer_home("ann")),
         "bob": str(away),
     }
     assert verify(registry).errors == 0
-    paths.registry.write_text("")
+    paths.registry.write_text("", encoding="utf-8")
     fix(registry, STAMP)
     assert set(records(paths)) == {"ann"}
 

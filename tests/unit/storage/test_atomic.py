@@ -30,7 +30,7 @@ def run_child(code: str, *args: str) -> subprocess.CompletedProcess[str]:
         [sys.executable, "-c", code, *args],
         env=environ,
         capture_output=True,
-        text=True,
+        encoding="utf-8",
         timeout=30,
         check=False,
     )
@@ -85,12 +85,12 @@ def test_a_symbolic_link_stays_and_its_target_is_replaced(tmp_path: Path, existi
     (tmp_path / "real").mkdir()
     target = tmp_path / "real" / "config"
     if existing:
-        target.write_text("old")
+        target.write_text("old", encoding="utf-8")
     link = tmp_path / "link"
     link.symlink_to(target)
     write_text(link, "new")
     assert link.is_symlink()
-    assert target.read_text() == "new"
+    assert target.read_text(encoding="utf-8") == "new"
     assert os.listdir(tmp_path / "real") == ["config"]
 
 
@@ -106,12 +106,12 @@ def test_a_link_that_points_at_itself_is_refused(tmp_path: Path) -> None:
 @pytest.mark.requirement("registry:write:single-writer")
 def test_the_registry_file_is_refused_directly_and_behind_a_link(tmp_path: Path) -> None:
     registry = tmp_path / "peers-profiles.json"
-    registry.write_text("precious")
+    registry.write_text("precious", encoding="utf-8")
     (tmp_path / "innocent").symlink_to(registry)
     for path in (registry, tmp_path / "innocent"):
         with pytest.raises(StorageError, match="its own writer"):
             write_text(path, "x")
-    assert registry.read_text() == "precious"
+    assert registry.read_text(encoding="utf-8") == "precious"
 
 
 @pytest.mark.requirement("registry:write:single-writer")
@@ -135,7 +135,7 @@ def test_a_write_that_fails_half_way_keeps_the_old_file_and_removes_the_temporar
     tmp_path: Path,
 ) -> None:
     path = tmp_path / "data"
-    path.write_text("old")
+    path.write_text("old", encoding="utf-8")
     code = (
         "import resource, sys; from pathlib import Path\n"
         "from iapeer.core.errors import StorageError\n"
@@ -147,7 +147,7 @@ def test_a_write_that_fails_half_way_keeps_the_old_file_and_removes_the_temporar
     child = run_child(code, str(path))
     assert str(path) in child.stdout
     assert "ulimit" in child.stdout
-    assert path.read_text() == "old"
+    assert path.read_text(encoding="utf-8") == "old"
     assert os.listdir(tmp_path) == ["data"]
 
 
@@ -237,7 +237,7 @@ def test_a_folder_of_somebody_else_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_file_in_place_of_a_folder_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("x")
+    (tmp_path / "file").write_text("x", encoding="utf-8")
     with pytest.raises(StorageError, match="is not a folder"):
         ensure_private_dir(tmp_path / "file")
     with pytest.raises(StorageError, match="file"):

@@ -23,7 +23,7 @@ def child(point: str, environ: dict[str, str]) -> subprocess.CompletedProcess[st
         [sys.executable, "-c", code, point],
         env={"PATH": os.environ["PATH"], "PYTHONPATH": str(source), **environ},
         capture_output=True,
-        text=True,
+        encoding="utf-8",
         timeout=30,
         check=False,
     )

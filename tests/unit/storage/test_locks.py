@@ -35,7 +35,7 @@ class Holder:
             env={"PATH": os.environ["PATH"], "PYTHONPATH": str(source)},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            text=True,
+            encoding="utf-8",
         )
         assert self.process.stdout is not None
         assert self.process.stdout.readline() == "held\n"
@@ -133,11 +133,11 @@ def test_a_missing_folder_is_an_error_that_names_the_file(tmp_path: Path) -> Non
 
 
 def test_a_link_in_place_of_the_lock_is_refused(path: Path, tmp_path: Path) -> None:
-    (tmp_path / "target").write_text("keep")
+    (tmp_path / "target").write_text("keep", encoding="utf-8")
     path.symlink_to(tmp_path / "target")
     with pytest.raises(StorageError), hold(path, 1, "it"):
         pytest.fail("locked through a link")
-    assert (tmp_path / "target").read_text() == "keep"
+    assert (tmp_path / "target").read_text(encoding="utf-8") == "keep"
 
 
 @pytest.mark.requirement("daemon:second")
@@ -194,7 +194,7 @@ def test_importing_the_module_does_not_import_filelock() -> None:
         ],
         env={"PATH": os.environ["PATH"], "PYTHONPATH": str(source)},
         capture_output=True,
-        text=True,
+        encoding="utf-8",
         timeout=30,
         check=True,
     )

@@ -32,14 +32,14 @@ def test_append_makes_the_folder_0700_and_the_file_0600(tmp_path: Path) -> None:
     log = LogFile(path, 1000, 2)
     log.append("one")
     log.append("two")
-    assert path.read_text() == "one\ntwo\n"
+    assert path.read_text(encoding="utf-8") == "one\ntwo\n"
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
 
 
 def test_a_file_that_others_could_read_is_closed(tmp_path: Path) -> None:
     path = tmp_path / "x.log"
-    path.write_text("old\n")
+    path.write_text("old\n", encoding="utf-8")
     path.chmod(0o644)
     LogFile(path, 1000, 2).append("new")
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
@@ -56,7 +56,7 @@ def test_one_append_is_one_line(tmp_path: Path) -> None:
     log = LogFile(tmp_path / "x.log", 1000, 2)
     log.append("a\nb\rc\n")
     log.append("bad \ud800 text")
-    assert (tmp_path / "x.log").read_text() == "a\\nb\\rc\nbad \\ud800 text\n"
+    assert (tmp_path / "x.log").read_text(encoding="utf-8") == "a\\nb\\rc\nbad \\ud800 text\n"
 
 
 @pytest.mark.requirement("logs:rotate")
@@ -66,8 +66,8 @@ def test_rotation_comes_before_the_append_that_would_not_fit(tmp_path: Path) -> 
     log.append("456")
     assert not (tmp_path / "x.log.1").exists()
     log.append("7")
-    assert (tmp_path / "x.log").read_text() == "7\n"
-    assert (tmp_path / "x.log.1").read_text() == "123\n456\n"
+    assert (tmp_path / "x.log").read_text(encoding="utf-8") == "7\n"
+    assert (tmp_path / "x.log.1").read_text(encoding="utf-8") == "123\n456\n"
 
 
 def test_a_file_that_another_process_has_just_rotated_is_not_rotated_again(tmp_path: Path) -> None:
@@ -78,10 +78,10 @@ def test_a_file_that_another_process_has_just_rotated_is_not_rotated_again(tmp_p
     # The other one has shifted the files and not begun the new one, then has begun it.
     log._rotate(path, 4)
     assert sorted(os.listdir(tmp_path)) == [".x.log.lock", "x.log.1"]
-    path.write_text("new\n")
+    path.write_text("new\n", encoding="utf-8")
     log._rotate(path, 4)
-    assert (tmp_path / "x.log.1").read_text() == "full up\n"
-    assert path.read_text() == "new\n"
+    assert (tmp_path / "x.log.1").read_text(encoding="utf-8") == "full up\n"
+    assert path.read_text(encoding="utf-8") == "new\n"
 
 
 def test_a_writer_does_not_wait_for_one_that_rotates(tmp_path: Path) -> None:
@@ -91,17 +91,17 @@ def test_a_writer_does_not_wait_for_one_that_rotates(tmp_path: Path) -> None:
     with logs._try_lock(tmp_path / ".x.log.lock") as mine:
         assert mine
         log.append("more")
-    assert path.read_text() == "full up\nmore\n"
+    assert path.read_text(encoding="utf-8") == "full up\nmore\n"
     log.append("next")
-    assert (tmp_path / "x.log.1").read_text() == "full up\nmore\n"
+    assert (tmp_path / "x.log.1").read_text(encoding="utf-8") == "full up\nmore\n"
 
 
 def test_a_line_longer_than_the_limit_still_goes_in(tmp_path: Path) -> None:
     log = LogFile(tmp_path / "x.log", 4, 2)
     log.append("123456789")
     log.append("abcdefghi")
-    assert (tmp_path / "x.log.1").read_text() == "123456789\n"
-    assert (tmp_path / "x.log").read_text() == "abcdefghi\n"
+    assert (tmp_path / "x.log.1").read_text(encoding="utf-8") == "123456789\n"
+    assert (tmp_path / "x.log").read_text(encoding="utf-8") == "abcdefghi\n"
 
 
 @pytest.mark.requirement("logs:rotate")
@@ -138,7 +138,7 @@ def test_lines_of_several_processes_neither_mix_nor_get_lost(tmp_path: Path) -> 
             env={"PATH": os.environ["PATH"], "PYTHONPATH": str(source)},
             stdin=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            text=True,
+            encoding="utf-8",
         )
         for writer in range(4)
     ]
@@ -160,7 +160,7 @@ def test_lines_of_several_processes_neither_mix_nor_get_lost(tmp_path: Path) -> 
 def test_an_unwritable_path_never_raises_and_is_reported_once(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (tmp_path / "file").write_text("")
+    (tmp_path / "file").write_text("", encoding="utf-8")
     log = LogFile(tmp_path / "file" / "x.log", 1000, 2)
     log.append("one")
     log.append("two")
@@ -184,11 +184,11 @@ def test_a_full_disk_cuts_one_line_only(tmp_path: Path) -> None:
         [sys.executable, "-c", code, str(tmp_path / "x.log")],
         env={"PATH": os.environ["PATH"], "PYTHONPATH": str(source)},
         capture_output=True,
-        text=True,
+        encoding="utf-8",
         timeout=30,
         check=True,
     )
-    assert (tmp_path / "x.log").read_text() == "first\nseco\nthird\n"
+    assert (tmp_path / "x.log").read_text(encoding="utf-8") == "first\nseco\nthird\n"
     assert "only 4 of 7 bytes" in done.stderr
 
 

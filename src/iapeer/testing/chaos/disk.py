@@ -8,6 +8,7 @@ import resource
 import shutil
 import signal
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -146,6 +147,8 @@ def _fill(path: Path) -> None:
 
 def _limit(pid: int, size: int | None) -> None:
     """Limit the size of files that a process writes; None takes the limit away."""
+    if sys.platform != "linux":
+        raise Unavailable("another process' limits can't be set on this system")
     _, hard = resource.prlimit(pid, resource.RLIMIT_FSIZE)
     resource.prlimit(pid, resource.RLIMIT_FSIZE, (hard if size is None else size, hard))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -37,7 +38,8 @@ class Fleet:
         self.commanders = [f"shell{n}" for n in range(options.command_senders)]
         self.speakers = self.agents[: options.mcp_senders]
         self.starts = 0
-        self.unwanted_deaths: list[str] = []
+        self.misdeeds: list[str] = []
+        """What the daemon did that no history tells: died by itself, did not recover."""
         self.up = threading.Event()
         self.command_died = threading.Event()
         self._command_fault = ""
@@ -131,7 +133,7 @@ class Fleet:
             process = self.daemon.process
             if process is not None and process.poll() is not None and self.up.is_set():
                 self.up.clear()
-                self.unwanted_deaths.append(f"exit status {process.returncode}")
+                self.misdeeds.append(f"died by itself with exit status {process.returncode}")
             if self.pid is None:
                 self.start()
 
@@ -147,6 +149,8 @@ class Fleet:
 
     def signal_if_same(self, pid: int, start: int, number: signal.Signals) -> bool:
         """Send a signal to the process with that id AND start time; False when it is gone."""
+        if sys.platform != "linux":
+            return _signal_after_a_look(pid, start, number)
         try:
             handle = os.pidfd_open(pid)
         except ProcessLookupError:
@@ -169,3 +173,14 @@ class Fleet:
         except (hot.DaemonUnreachable, hot.BadAnswer):
             return False
         return True
+
+
+def _signal_after_a_look(pid: int, start: int, number: signal.Signals) -> bool:
+    """Do the same where no descriptor can hold a process: as short after the look as can be."""
+    try:
+        if start_time(pid) != start:
+            return False
+        os.kill(pid, number)
+    except ProcessLookupError:
+        return False
+    return True

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Literal
 
 import msgspec
@@ -15,7 +14,8 @@ class ChaosOptions(msgspec.Struct, frozen=True, kw_only=True):
 
     `seconds` bounds the part in which things are killed; what is not done by then is left out.
     `disk` says how the disk is filled: a small file system of its own (needs root on Linux), or a
-    limit on the size of the daemon's files. `keep` leaves history and logs in place.
+    limit on the size of the daemon's files. `keep` copies history, ledger and logs aside before
+    the root is removed.
     """
 
     messages: int = 5000
@@ -30,7 +30,6 @@ class ChaosOptions(msgspec.Struct, frozen=True, kw_only=True):
     inboxes: int = 2
     disk: DiskMeans = "auto"
     keep: bool = False
-    history: Path | None = None
 
 
 SETTINGS: dict[str, float | int] = {

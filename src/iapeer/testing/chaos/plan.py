@@ -13,7 +13,7 @@ import iapeer
 KILLS = {"daemon_kill": 34, "fault": 30, "agent_kill": 22, "server_kill": 14}
 """Deeds that end a process without warning, with their weights."""
 DISTURBANCES = {
-    "agent_stop": 8,
+    "server_stop": 8,
     "reader_drop": 5,
     "daemon_term": 3,
     "disk_full": 2,

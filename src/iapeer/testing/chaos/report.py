@@ -22,7 +22,7 @@ def verdict(result: Result) -> str:
     lines += [f"calls {name}: {count}" for name, count in sorted(result.outcomes.items())]
     lines += [f"messages {name}: {count}" for name, count in sorted(result.states.items())]
     lines += [f"deed {k} {o}: {count}" for (k, o), count in sorted(result.deeds.items())]
-    lines += [f"the daemon died by itself: {how}" for how in result.unwanted_deaths]
+    lines += [f"the daemon {what}" for what in result.misdeeds]
     lines += [f"VIOLATION {v.kind} {v.subject}: {v.detail}" for v in result.violations[:SHOWN]]
     lines.append(summary(result))
     return "\n".join(lines)
@@ -37,7 +37,7 @@ def summary(result: Result) -> str:
 
 def passed(result: Result) -> bool:
     """Whether nothing was broken and everything came to rest."""
-    return not result.violations and not result.unwanted_deaths and result.rested
+    return not result.violations and not result.misdeeds and result.rested
 
 
 def markdown(result: Result) -> str:
@@ -69,6 +69,8 @@ def _page(result: Result) -> Iterator[str]:
     yield from _table("what was done", "count", deeds)
     yield from _table("setting", "value", SETTINGS.items())
     yield from _table("machine", "", _machine().items())
+    if result.misdeeds:
+        yield from _table("the daemon", "", [(what, "") for what in result.misdeeds])
     if result.violations:
         rows = [(v.kind, f"{v.subject}: {v.detail}") for v in result.violations[:SHOWN]]
         yield from _table("violation", "what speaks for it", rows)

@@ -45,7 +45,7 @@ class Result:
     states: Counter[str]
     deeds: Counter[tuple[str, str]]
     figures: dict[str, int | str] = field(default_factory=dict)
-    unwanted_deaths: list[str] = field(default_factory=list)
+    misdeeds: list[str] = field(default_factory=list)
     complete: bool = True
     rested: bool = True
 
@@ -87,7 +87,7 @@ class _Run:
         self._tell = tell
         self._stack = stack
         self._began = time.monotonic()
-        history = History(options.history or fleet.daemon.base / "history.jsonl")
+        history = History(fleet.daemon.base / "history.jsonl")
         stack.callback(history.close)
         self._history = history
         self._inboxes = Inboxes(fleet, history)
@@ -191,7 +191,7 @@ class _Run:
             states=Counter(_state_of(e) for e in events if hasattr(e, "api_state")),
             deeds=self._saboteur.counts,
             figures=self._figures(events, lasted_s),
-            unwanted_deaths=fleet.unwanted_deaths,
+            misdeeds=fleet.misdeeds,
             complete=complete,
             rested=rested,
         )

@@ -45,7 +45,7 @@ class Saboteur:
             "fault": self._fault,
             "agent_kill": lambda step: self._kill_session(step, "pane"),
             "server_kill": lambda step: self._kill_session(step, "server"),
-            "agent_stop": self._agent_stop,
+            "server_stop": self._server_stop,
             "reader_drop": self._reader_drop,
             "disk_full": self._disk_full,
         }
@@ -95,6 +95,8 @@ class Saboteur:
     def _daemon_term(self, _step: Step) -> tuple[str, str]:
         with self._fleet.exclusively():
             status = self._fleet.kill(signal.SIGTERM)
+            if status:
+                self._fleet.misdeeds.append(f"ended with exit status {status} at SIGTERM")
             self._fleet.start()
         return "done", f"daemon, exit status {status}"
 
@@ -137,20 +139,19 @@ class Saboteur:
             return "missed", which
         return "done", f"{which} of {row.runtime}-{row.personality}"
 
-    def _agent_stop(self, step: Step) -> tuple[str, str]:
+    def _server_stop(self, step: Step) -> tuple[str, str]:
+        """Freeze a tmux server for a while; a stopped agent it would set going again at once."""
         row = self._pick(step)
-        if row is None or not row.pane_pid or row.pane_start is None:
-            return "missed", "pane"
-        pid, start = row.pane_pid, int(row.pane_start)
-        if not self._fleet.signal_if_same(pid, start, signal.SIGSTOP):
-            return "missed", "pane"
+        if row is None or not self._signal(row, "server", signal.SIGSTOP):
+            return "missed", "server"
+        pid, start = row.server_pid or 0, int(row.server_start or 0)
         self._stopped[pid] = start
         seconds = 0.3 + step.pick * 4
         timer = threading.Timer(seconds, self._fleet.signal_if_same, (pid, start, signal.SIGCONT))
         timer.daemon = True
         timer.start()
         self._timers.append(timer)
-        return "done", f"pane of {row.runtime}-{row.personality} for {seconds:.1f} s"
+        return "done", f"server of {row.runtime}-{row.personality} for {seconds:.1f} s"
 
     def _reader_drop(self, step: Step) -> tuple[str, str]:
         names = self._fleet.inboxes
@@ -167,6 +168,7 @@ class Saboteur:
                 return "missed", self._disk.means
             with self._disk.full(pid):
                 self._go_on(FAILURE_S)
+            self._see_recovery("a full disk")
         return "done", self._disk.means
 
     def _fsync_error(self) -> tuple[float, float, str]:
@@ -176,12 +178,23 @@ class Saboteur:
                 raise Unavailable("no daemon")
             with failing_syncs(pid) as (began, until):
                 self._go_on(FAILURE_S)
+            self._see_recovery("failing syncs")
         return began, until[0], "daemon"
 
     def _go_on(self, seconds: float) -> None:
         """Let that time pass with messages on their way."""
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
+            self._pace.nudge()
+            time.sleep(0.02)
+
+    def _see_recovery(self, what: str) -> None:
+        """See that messages are accepted again by themselves, without a restart."""
+        before, deadline = self._pace.accepted, time.monotonic() + RECOVERY_S
+        while self._pace.accepted == before and not self._pace.is_over:
+            if time.monotonic() > deadline:
+                self._fleet.misdeeds.append(f"accepted nothing for {RECOVERY_S:g} s after {what}")
+                return
             self._pace.nudge()
             time.sleep(0.02)
 

@@ -48,6 +48,7 @@ class Pace:
     def __init__(self, messages: int) -> None:
         self.messages = messages
         self.sent = 0
+        self.accepted = 0
         self.done = threading.Event()
         self._allowed = 0
         self._lock = threading.Lock()
@@ -61,10 +62,18 @@ class Pace:
         """Let one more be sent than have been."""
         self.allow(self.sent + 1)
 
-    def give_back(self) -> None:
-        """Do not count a call that was not answered ok."""
+    def settle(self, *, is_ok: bool) -> None:
+        """Count an answer; a call that was not answered ok may be made again."""
         with self._lock:
-            self.sent -= 1
+            if is_ok:
+                self.accepted += 1
+            else:
+                self.sent -= 1
+
+    @property
+    def is_over(self) -> bool:
+        """Whether everything has been accepted, or the time is up."""
+        return self.done.is_set() or self.accepted >= self.messages
 
     def take(self) -> bool:
         """Wait for leave to send one more; False when there is nothing more to send."""
@@ -120,8 +129,7 @@ class Sender:
                     code=answer.code,
                 )
             )
-            if answer.outcome != "ok":
-                self.pace.give_back()
+            self.pace.settle(is_ok=answer.outcome == "ok")
             crowd = min(2.0, max(0.0, (answer.depth - CROWDED) * 0.05))
             self.pace.done.wait(random.uniform(0.0, 0.15) + crowd)
 
