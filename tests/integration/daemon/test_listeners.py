@@ -227,7 +227,7 @@ asyncio.run(main())
         env=child_environ(),
         cwd=Path(__file__).parents[3],
         capture_output=True,
-        text=True,
+        encoding="utf-8",
         timeout=60,
         check=False,
     )
