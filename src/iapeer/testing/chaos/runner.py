@@ -147,10 +147,10 @@ class _Run:
                 told = time.monotonic()
                 self._progress(done + 1, len(steps))
         self._pace.allow(self._options.messages)
-        while self._pace.sent < self._options.messages and time.monotonic() < deadline:
+        while not self._pace.is_over and time.monotonic() < deadline:
             self._fleet.ensure_up()
             time.sleep(0.05)
-        is_whole = self._pace.sent >= self._options.messages
+        is_whole = self._pace.is_over
         self._pace.done.set()
         return is_whole
 
@@ -199,7 +199,7 @@ class _Run:
     def _figures(self, events: Sequence[Event], lasted_s: float) -> dict[str, int | str]:
         showings = [e for e in events if isinstance(e, Showing) and e.number]
         return {
-            "messages sent": self._pace.sent,
+            "messages accepted": self._pace.accepted,
             "kills": self._saboteur.kills,
             "showings": len(showings),
             "showings marked dup": sum(e.dup for e in showings),
@@ -207,6 +207,7 @@ class _Run:
                 n > 1 for n in Counter(e.number for e in showings).values()
             ),
             "daemon starts": self._fleet.starts,
+            "tmux control clients left by killed daemons": self._sampler.clients_left,
             "process table samples": self._sampler.samples,
             "disk filled by": self._disk.means,
             "seconds under fire": round(lasted_s),

@@ -65,7 +65,8 @@ class Saboteur:
         except Unavailable as error:
             outcome, ended, detail = "unavailable", time.time(), str(error)
         self.counts[step.fault or step.kind, outcome] += 1
-        self.kills += outcome == "done" and step.is_kill
+        # A daemon that misses its fault point is killed where it is.
+        self.kills += step.is_kill
         self._history.add(
             Deed(
                 kind=step.kind,
@@ -136,7 +137,8 @@ class Saboteur:
     def _kill_session(self, step: Step, which: str) -> tuple[str, str]:
         row = self._pick(step)
         if row is None or not self._signal(row, which, signal.SIGKILL):
-            return "missed", which
+            self._daemon_kill(step)
+            return "missed", f"{which}; the daemon instead"
         return "done", f"{which} of {row.runtime}-{row.personality}"
 
     def _server_stop(self, step: Step) -> tuple[str, str]:

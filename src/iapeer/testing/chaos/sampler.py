@@ -19,6 +19,7 @@ from .history import History, Leak, Stray, Twins
 
 EVERY_S = 0.4
 REST_S = 3.0
+CONTROL_CLIENT = " -C "
 _AGENT = "iapeer.apps.demo_agent"
 
 
@@ -43,6 +44,7 @@ class Sampler:
         self._twins: set[tuple[str, str]] = set()
         self._thread = threading.Thread(target=self._run, name="sampler", daemon=True)
         self.samples = 0
+        self.clients_left = 0
 
     def start(self) -> None:
         """Begin to look."""
@@ -121,8 +123,12 @@ class Sampler:
         while any(is_alive(*server) for server in servers) and time.monotonic() < deadline:
             time.sleep(0.05)
         for pid, start in servers:
-            if is_alive(pid, start):
-                self._history.add(Stray(detail=f"tmux: {_words(pid)}"))
+            words = _words(pid)
+            if is_alive(pid, start) and CONTROL_CLIENT in words:
+                # Of a daemon that was killed; it ends with its server and holds nothing.
+                self.clients_left += 1
+            elif is_alive(pid, start):
+                self._history.add(Stray(detail=f"tmux: {words}"))
         self._read_logs()
 
     def servers(self) -> Iterator[tuple[int, int]]:

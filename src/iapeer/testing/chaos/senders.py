@@ -79,7 +79,7 @@ class Pace:
         """Wait for leave to send one more; False when there is nothing more to send."""
         while not self.done.is_set():
             with self._lock:
-                if self.sent >= self.messages:
+                if self.is_over:
                     return False
                 if self.sent < self._allowed:
                     self.sent += 1
