@@ -60,7 +60,6 @@ class DaemonServer:
         self._port = settings.port
         self._tcp: socket.socket | None = None
         self._unix: UnixListener | None = None
-        self._tcp: socket.socket | None = None
         self._found: Discovery | None = None
         self._server: _Server | None = None
         self._serving: asyncio.Task[None] | None = None
