@@ -63,6 +63,10 @@ format: setup ## Format the code and mend what can be mended
 	@$(PY) -m ruff check --fix --quiet --exit-zero $(TREE)
 	@$(PY) -m ruff format $(TREE)
 
+.PHONY: test-kill
+test-kill: setup tmux ## Kill everything at random for a quarter of an hour; delivery must not lie (ARGS="--seed 7")
+	@$(PY) -m iapeer.testing.chaos $(ARGS)
+
 .PHONY: coverage
 coverage: setup tmux ## Run the tests and report the lines and branches they miss
 	@rm -f .coverage .coverage.*

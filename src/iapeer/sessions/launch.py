@@ -121,6 +121,7 @@ class Launcher:
             or not is_alive(*pane)
         ):
             return None
+        await server.detach_strangers()
         return TmuxSession(
             id=row.id,
             uid=row.uid,

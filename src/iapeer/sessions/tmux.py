@@ -259,6 +259,22 @@ class TmuxServer:
         command = ["set-option", "-t", pane(self._session), check_option(name), value]
         await self._request([command])
 
+    async def detach_strangers(self) -> int:
+        """Detach control clients that are not ours: a killed daemon can leave its own behind.
+
+        Returns how many. People who are attached stay. Raises SessionGone, TmuxError.
+        """
+        lines = await self._request(
+            [["list-clients", "-F", "#{client_control_mode} #{client_pid} #{client_name}"]]
+        )
+        strangers = 0
+        for found in lines:
+            control, pid, name = found.split(" ", 2)
+            if control == "1" and int(pid) != self.control_pid:
+                await self._request([["detach-client", "-t", name]])
+                strangers += 1
+        return strangers
+
     async def kill(self) -> None:
         """End the server and wait until its process is gone; unlink the socket. Idempotent.
 

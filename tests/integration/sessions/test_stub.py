@@ -66,7 +66,9 @@ def test_bytes_that_are_no_utf8_survive_any_locale(folder: Path) -> None:
 def test_the_program_ignores_no_signal(folder: Path) -> None:
     argv = ["grep", "SigIgn", "/proc/self/status"]
     path = write_handoff(folder, argv, {"PATH": "/usr/bin:/bin"}, folder)
-    assert run(stub_argv(path)).stdout.split() == ["SigIgn:", "0" * 16]
+    ignored = int(run(stub_argv(path)).stdout.split()[1], 16)
+    # 32 and 33 belong to the C library: no program can set them, and some shells pass one on.
+    assert ignored & ~(0b11 << 31) == 0
 
 
 @pytest.mark.requirement("launch:secrets")

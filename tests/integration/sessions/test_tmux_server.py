@@ -370,3 +370,18 @@ def fake_tmux(folder: Path, said: str) -> Path:
     path.write_text(f"#!/bin/sh\necho '{said}'\n", encoding="utf-8")
     path.chmod(0o700)
     return path
+
+
+async def test_control_clients_of_a_killed_daemon_are_detached_and_ours_stays(rig: Rig) -> None:
+    await rig.start(rig.recorder())
+    assert await rig.server.facts() is not None
+    stale = await asyncio.create_subprocess_exec(
+        *("tmux", "-C", "-S", str(rig.server.socket), "attach", "-t", "=claude-iap"),
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.DEVNULL,
+        env=ENV,
+    )
+    await until(rig.server.detach_strangers)
+    assert await asyncio.wait_for(stale.wait(), 10) == 0
+    assert await rig.server.facts() is not None
+    assert rig.server.fallbacks == 0
