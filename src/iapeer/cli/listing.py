@@ -58,9 +58,23 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
         return shown if shown["status"] == status else {**shown, "detail": status}
 
 
+CORE = Row(
+    personality="iapeer",
+    default_runtime="core",
+    intelligence="absent",
+    description="the core itself: sends notices, reads no messages",
+    cwd="",
+    runtimes=("core",),
+    statuses={},
+)
+"""What `--all` adds: nobody can write to it, but its notices come from there."""
+
+
 def list_peers(call: Call) -> int:
     """Print all peers; without a daemon the index is read and live state is unknown."""
     rows = peers()
+    if call.has("all"):
+        rows = sorted([*rows, CORE], key=lambda row: row.personality)
     if call.has("json"):
         output.emit([row.to_json() for row in rows])
     elif not rows:

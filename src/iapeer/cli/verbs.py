@@ -104,7 +104,7 @@ VERBS: tuple[Verb, ...] = (
         "list",
         purpose="List the peers of this host and what they are doing.",
         handler="listing:list_peers",
-        options=(_JSON,),
+        options=(Option("all", "the core itself too, which sends notices"), _JSON),
         notes="● live   ◐ booting   ○ asleep   ✕ stopped   ! broken   ? unknown (no daemon)",
         examples=("iapeer list", "iapeer list --json"),
     ),
