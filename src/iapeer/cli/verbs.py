@@ -236,7 +236,7 @@ VERBS: tuple[Verb, ...] = (
         "trace",
         purpose="Tell the story of one message.",
         handler="trace:trace",
-        arguments=(Argument("message-id", "the id that send printed"),),
+        arguments=(Argument("message-id", "its id: iapeer messages lists them"),),
         options=(_JSON,),
         examples=("iapeer trace k3vq7m2xd4ta", "iapeer trace k3vq7m2xd4ta --json"),
     ),

@@ -28,10 +28,10 @@ from iapeer.routing.fleet import FleetService
 from iapeer.routing.foreign import ForeignServices, ForeignWrites
 from iapeer.routing.guards import Attempt, Guards
 from iapeer.routing.inboxes import Inboxes
-from iapeer.routing.lanes import Lanes
+from iapeer.routing.lanes.pool import Lanes
+from iapeer.routing.lanes.services import LaneServices
 from iapeer.routing.notices import Notices, NoticeServices
 from iapeer.routing.router import Guarded, Router
-from iapeer.routing.services import LaneServices
 from iapeer.routing.tokens import HookEvidence, SessionTokens
 from iapeer.routing.waits import Waits
 from iapeer.runtimes.catalog import Catalog
@@ -43,7 +43,7 @@ from iapeer.sessions.launch import Launcher
 from iapeer.sessions.notify import make_notifier
 from iapeer.sessions.plan import Surroundings
 from iapeer.sessions.process import DeathWatch
-from iapeer.sessions.tmux import require_tmux
+from iapeer.sessions.tmux.server import require_tmux
 from iapeer.storage.atomic import ensure_private_dir
 from iapeer.storage.ledger import messages
 from iapeer.storage.ledger.offline import offline

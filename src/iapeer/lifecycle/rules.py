@@ -16,7 +16,7 @@ from random import Random
 
 from iapeer.core.settings import Settings
 from iapeer.core.states import HoldReason
-from iapeer.routing.presence import Hold, Presence, Start
+from iapeer.routing.lanes.presence import Hold, Presence, Start
 
 JITTER = 0.2
 """Back-offs vary by up to this share, so that a fleet does not come back in one instant."""

@@ -29,7 +29,7 @@ from iapeer.storage.ledger import marks, messages, queries, upkeep
 from iapeer.storage.ledger.rows import KeyRow, MessageRow, NewMessage
 
 from .clocktime import local_iso
-from .journal import STOPPED
+from .lanes.journal import STOPPED
 
 
 @dataclass(frozen=True)

@@ -26,9 +26,9 @@ from iapeer.storage.ledger.store import Ledger
 from iapeer.storage.logs import LogFile
 
 from .admission import Admission, SendRequest
-from .lanes import Lanes
+from .lanes.pool import Lanes
+from .lanes.presence import Phase
 from .ports import MessageQuery, MessageView, Settled, Trace, TraceStep, TraceTurn
-from .presence import Phase
 from .sendlog import Outcome, delivery_line
 
 QUOTE_CHARS = 60

@@ -26,15 +26,15 @@ from iapeer.storage.ledger import marks, messages, queries
 from iapeer.storage.ledger.rows import MessageRow
 from iapeer.storage.paths import Paths
 
-from .lane import Lane
-from .lanes import Lanes
-from .letters import Verb
+from .lanes.lane import Lane
+from .lanes.letters import Verb
+from .lanes.pool import Lanes
+from .lanes.presence import Phase
 from .ports import AttachPoint, PeerView
-from .presence import Phase
 from .waits import Key
 
 if TYPE_CHECKING:
-    from .services import LaneServices
+    from .lanes.services import LaneServices
 
 ORDER_S = 15.0
 """Longest wait for a lane to obey; a step takes 2 s, ending a session a few more."""

@@ -11,8 +11,8 @@ from iapeer.core.errors import StorageError
 from iapeer.sessions.notify import Notifier
 from iapeer.storage.ledger.store import Ledger
 
-from .lanes import Lanes
-from .services import LifecycleLog
+from .lanes.pool import Lanes
+from .lanes.services import LifecycleLog
 
 
 @dataclass(frozen=True)

@@ -13,12 +13,12 @@ from iapeer.sessions.doors.inbox import InboxSession
 from iapeer.sessions.evidence import Fact
 from iapeer.storage.ledger import queries
 
-from .lanes import Lanes
-from .letters import Attached, Detached, Observed
+from .lanes.letters import Attached, Detached, Observed
+from .lanes.pool import Lanes
 from .ports import InboxMessage
 
 if TYPE_CHECKING:
-    from .services import LaneServices
+    from .lanes.services import LaneServices
 
 
 class Inboxes:

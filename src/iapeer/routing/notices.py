@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from iapeer.registry.index import Registry
     from iapeer.storage.ledger.store import Ledger
 
-    from .services import LifecycleLog
+    from .lanes.services import LifecycleLog
 
 QUOTE_CHARS = 80
 LISTED_IDS = 20

@@ -30,9 +30,9 @@ from iapeer.storage.logs import LogFile
 
 from .admission import Admission, SendRequest
 from .archive import story
-from .lanes import Lanes
+from .lanes.pool import Lanes
+from .lanes.presence import Phase
 from .ports import Trace
-from .presence import Phase
 from .sendlog import Outcome, delivery_line
 from .waits import Key, Waits, is_answer
 

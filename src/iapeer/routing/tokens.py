@@ -11,8 +11,8 @@ from iapeer.storage.ledger import sessions as rows
 from iapeer.storage.ledger.rows import SessionRow
 from iapeer.storage.ledger.store import Ledger
 
-from .lanes import Lanes
-from .letters import Observed
+from .lanes.letters import Observed
+from .lanes.pool import Lanes
 
 
 class SessionTokens:

@@ -28,7 +28,7 @@ from .model import LaunchRequest, TmuxSession, marks_of
 from .plan import Plan, Surroundings, make_plan
 from .process import is_alive, start_time, terminate, wait_gone
 from .screen import read_screen
-from .tmux import TmuxServer
+from .tmux.server import TmuxServer
 
 BOOT_POLL_S = 0.05
 """Between two looks at a booting screen (one look: 0.15 ms through the control client)."""

@@ -14,7 +14,7 @@ from .screen import Dialog, Marks
 
 if TYPE_CHECKING:
     from .follow import TranscriptFollower
-    from .tmux import TmuxServer
+    from .tmux.server import TmuxServer
 
 
 @dataclass(frozen=True)

@@ -29,9 +29,9 @@ from iapeer.host.run import running_daemon
 from iapeer.registry.admin import BirthRules, CreateSpec, create
 from iapeer.registry.caller import Caller, resolve_caller
 from iapeer.registry.index import Registry
-from iapeer.routing.lane import Lane
-from iapeer.routing.lanes import Lanes
-from iapeer.routing.services import LaneServices
+from iapeer.routing.lanes.lane import Lane
+from iapeer.routing.lanes.pool import Lanes
+from iapeer.routing.lanes.services import LaneServices
 from iapeer.sessions.model import TmuxSession
 from iapeer.sessions.process import is_alive
 from iapeer.storage.ledger import messages, queries

@@ -12,7 +12,7 @@ from unittest import mock
 import pytest
 
 from iapeer.core.errors import StorageError
-from iapeer.routing.letters import Observed
+from iapeer.routing.lanes.letters import Observed
 from iapeer.sessions.evidence import Fact
 from iapeer.sessions.model import TmuxSession
 from iapeer.storage.ledger import sessions as rows

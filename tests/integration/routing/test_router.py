@@ -22,8 +22,8 @@ from iapeer.core.identity import CORE_ADDRESS, Identity
 from iapeer.core.states import HoldReason
 from iapeer.registry.index import Registry
 from iapeer.routing import fleet
-from iapeer.routing.lanes import Lanes
-from iapeer.routing.letters import Verb
+from iapeer.routing.lanes.letters import Verb
+from iapeer.routing.lanes.pool import Lanes
 from iapeer.storage.paths import launch_env_path
 from tests.integration.routing.house import House, open_house, until
 

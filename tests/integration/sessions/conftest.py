@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from iapeer.sessions.tmux import Birth, Mode, PaneFacts, TmuxServer
-from iapeer.sessions.tmux_exec import ExecClient
+from iapeer.sessions.tmux.exec import ExecClient
+from iapeer.sessions.tmux.server import Birth, Mode, PaneFacts, TmuxServer
 
 RECORDER = Path(__file__).with_name("recorder.py")
 ENV = {"PATH": "/usr/local/bin:/usr/bin:/bin", "IAP_TEST": "yes"}

@@ -157,7 +157,7 @@ async def test_the_window_holds_again_for_a_message_that_came_back() -> None:
 
 async def test_a_late_proof_saves_a_second_showing() -> None:
     """Given back while its session lives, then found in that session's record after all."""
-    from iapeer.routing.letters import Observed
+    from iapeer.routing.lanes.letters import Observed
     from iapeer.sessions.evidence import Fact
 
     async with open_house("ann", misbehave="no_transcript,no_hook", evidence_s=30.0) as house:

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from iapeer.sessions.tmux import Mode, TmuxServer
-from iapeer.sessions.tmux_command import Command
-from iapeer.sessions.tmux_control import ControlClient, ControlLost
+from iapeer.sessions.tmux.command import Command
+from iapeer.sessions.tmux.control import ControlClient, ControlLost
+from iapeer.sessions.tmux.server import Mode, TmuxServer
 
 from .conftest import ENV, Rig, shown
 

@@ -10,8 +10,11 @@ from pathlib import Path
 import pytest
 
 from iapeer.core.errors import SessionGone, StorageError, TmuxError
-from iapeer.sessions import process, tmux, tmux_control, tmux_exec
-from iapeer.sessions.tmux import TmuxServer, attach_argv, require_tmux, tmux_version
+from iapeer.sessions import process
+from iapeer.sessions.tmux import control as tmux_control
+from iapeer.sessions.tmux import exec as tmux_exec
+from iapeer.sessions.tmux import server as tmux_server
+from iapeer.sessions.tmux.server import TmuxServer, attach_argv, require_tmux, tmux_version
 
 from .conftest import ENV, Rig, processes_with, shown, until, until_dead, until_facts
 
@@ -181,7 +184,7 @@ async def test_a_hung_server_is_ended_all_the_same(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tmux_exec, "EXEC_TIMEOUT_S", 0.3)
-    monkeypatch.setattr(tmux, "KILL_WAIT_S", 0.3)
+    monkeypatch.setattr(tmux_server, "KILL_WAIT_S", 0.3)
     birth = await rig.record()
     os.kill(birth.server_pid, signal.SIGSTOP)
     await rig.server.kill()

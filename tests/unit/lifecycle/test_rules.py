@@ -8,8 +8,8 @@ from iapeer.core.clock import FakeClock
 from iapeer.core.settings import Settings, make_settings
 from iapeer.core.states import HoldReason
 from iapeer.lifecycle import rules
-from iapeer.routing import presence as asked
-from iapeer.routing.presence import Hold, Presence
+from iapeer.routing.lanes import presence as asked
+from iapeer.routing.lanes.presence import Hold, Presence
 
 SETTINGS: Settings = make_settings({"HOME": "/h"})
 NOW = 1_790_000_000.0

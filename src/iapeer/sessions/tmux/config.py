@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from iapeer.sessions.tmux_command import quote
+from iapeer.sessions.tmux.command import quote
 
 DEFAULT_SIZE = (160, 50)
 """Columns and rows of a detached pane; CLIs cut their marks on panes under 120 columns."""

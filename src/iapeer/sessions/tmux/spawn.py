@@ -17,15 +17,15 @@ import msgspec
 
 from iapeer.core.errors import SessionGone, TmuxError
 from iapeer.sessions import process, spool
-from iapeer.sessions.tmux_command import (
+from iapeer.sessions.tmux.command import (
     arguments,
     check_length,
     check_session,
     check_socket,
     refusal,
 )
-from iapeer.sessions.tmux_config import DEFAULT_SIZE
-from iapeer.sessions.tmux_exec import ExecClient, run
+from iapeer.sessions.tmux.config import DEFAULT_SIZE
+from iapeer.sessions.tmux.exec import ExecClient, run
 
 START_TIMEOUT_S = 8.0
 """Bound of all tries together; one start takes 13-23 ms (measured: tmux 3.3a)."""

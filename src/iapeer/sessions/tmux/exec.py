@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from iapeer.core.errors import TmuxError
-from iapeer.sessions.tmux_command import Command, arguments, check_length, refusal
+from iapeer.sessions.tmux.command import Command, arguments, check_length, refusal
 
 NEEDED = (3, 2)
 """Oldest tmux with `-N`, `-f ignore-size,no-output` and user options in formats."""

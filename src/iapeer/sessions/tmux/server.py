@@ -13,7 +13,7 @@ from pathlib import Path
 
 from iapeer.core.errors import SessionGone, TmuxError
 from iapeer.sessions import process, spool
-from iapeer.sessions.tmux_command import (
+from iapeer.sessions.tmux.command import (
     Command,
     check_key,
     check_marker,
@@ -23,11 +23,11 @@ from iapeer.sessions.tmux_command import (
     line,
     pane,
 )
-from iapeer.sessions.tmux_config import DEFAULT_SIZE, config_text
-from iapeer.sessions.tmux_exec import require_tmux, tmux_version
-from iapeer.sessions.tmux_facts import PaneFacts, facts_commands, read_facts
-from iapeer.sessions.tmux_link import Link, Mode
-from iapeer.sessions.tmux_spawn import Birth, Order, holder, spawn
+from iapeer.sessions.tmux.config import DEFAULT_SIZE, config_text
+from iapeer.sessions.tmux.exec import require_tmux, tmux_version
+from iapeer.sessions.tmux.facts import PaneFacts, facts_commands, read_facts
+from iapeer.sessions.tmux.link import Link, Mode
+from iapeer.sessions.tmux.spawn import Birth, Order, holder, spawn
 
 __all__ = [
     "DEFAULT_SIZE",

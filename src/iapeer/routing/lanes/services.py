@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 from iapeer.core.clock import Clock
 from iapeer.core.settings import Settings
 from iapeer.registry.index import Registry
+from iapeer.routing.waits import Waits
 from iapeer.runtimes.catalog import Catalog
 from iapeer.sessions.doors.port import Door
 from iapeer.sessions.launch import Launcher
@@ -17,11 +18,11 @@ from iapeer.sessions.process import Deaths
 from iapeer.storage.ledger.store import Ledger
 
 from .presence import Decide
-from .waits import Waits
 
 if TYPE_CHECKING:
+    from iapeer.routing.notices import Notices
+
     from .lane import Lane
-    from .notices import Notices
 
 
 class LifecycleLog(Protocol):

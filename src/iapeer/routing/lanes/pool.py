@@ -6,13 +6,13 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from iapeer.core.identity import Identity
+from iapeer.routing.waits import Key
 from iapeer.storage.ledger import marks, messages, queries, upkeep
 from iapeer.storage.ledger import sessions as rows
 
 from .journal import STOPPED
 from .lane import Lane
 from .presence import Phase
-from .waits import Key
 
 if TYPE_CHECKING:
     from sqlite3 import Connection

@@ -10,7 +10,7 @@ import pytest
 from iapeer.core.clock import FakeClock
 from iapeer.core.settings import make_settings
 from iapeer.core.states import MessageState
-from iapeer.routing.delivery import Deliverer, marker_of
+from iapeer.routing.lanes.delivery import Deliverer, marker_of
 
 SETTINGS = make_settings({"HOME": "/h"}, {"evidence_s": 10.0})
 

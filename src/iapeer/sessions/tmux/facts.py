@@ -9,7 +9,7 @@ import msgspec
 
 from iapeer.core.errors import SessionGone
 from iapeer.sessions import process
-from iapeer.sessions.tmux_command import Command, pane
+from iapeer.sessions.tmux.command import Command, pane
 
 _FORMAT = (
     "#{pid}|#{session_id}|#{pane_id}|#{pane_pid}|"

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from iapeer.core.errors import TmuxError
-from iapeer.sessions.tmux_command import Command, check_length, line, refusal
-from iapeer.sessions.tmux_exec import CLIENT_ENV, Program
+from iapeer.sessions.tmux.command import Command, check_length, line, refusal
+from iapeer.sessions.tmux.exec import CLIENT_ENV, Program
 
 REPLY_TIMEOUT_S = 3.0
 """Longest wait for one reply; a healthy server takes under 10 ms."""

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Literal
 
 from iapeer.core.errors import TmuxError
-from iapeer.sessions.tmux_command import Command
-from iapeer.sessions.tmux_control import ControlClient, ControlLost
-from iapeer.sessions.tmux_exec import ExecClient
+from iapeer.sessions.tmux.command import Command
+from iapeer.sessions.tmux.control import ControlClient, ControlLost
+from iapeer.sessions.tmux.exec import ExecClient
 
 Mode = Literal["auto", "exec"]
 """`auto`: control client first, exec when it fails; `exec`: one client process a request."""

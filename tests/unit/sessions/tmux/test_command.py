@@ -7,10 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from iapeer.core.errors import SessionGone, TmuxError
-from iapeer.sessions import tmux_command as command
-from iapeer.sessions.tmux_config import config_text
-from iapeer.sessions.tmux_control import ControlLost, _read_blocks
-from iapeer.sessions.tmux_facts import read_facts
+from iapeer.sessions.tmux import command
+from iapeer.sessions.tmux.config import config_text
+from iapeer.sessions.tmux.control import ControlLost, _read_blocks
+from iapeer.sessions.tmux.facts import read_facts
 
 WORDS = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=40)
 

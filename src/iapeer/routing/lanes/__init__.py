@@ -1,0 +1,1 @@
+"""The lanes: one actor per identity, and the steps it takes."""

@@ -1,0 +1,1 @@
+"""The only modules that run tmux: `server` is the way in, the others are its parts."""
