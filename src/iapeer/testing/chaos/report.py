@@ -5,13 +5,27 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import psutil
+
+from iapeer.core.settings import make_settings
 
 from .options import SETTINGS
 from .runner import Result
 
+GUARDS = (
+    "pair_bucket",
+    "pair_refill",
+    "host_bucket",
+    "host_refill",
+    "queue_limit",
+    "repeat_limit",
+    "repeat_window_s",
+    "depth_limit",
+    "depth_interval_s",
+)
+"""Settings that refuse messages; a figure without them says little."""
 SHOWN = 40
 """Violations that are written out; the rest is counted."""
 
@@ -49,8 +63,8 @@ def command(result: Result) -> str:
     """Return the command line that repeats the run."""
     options = result.options
     return (
-        "python -m iapeer.testing.chaos "
-        f"--messages {options.messages} --kills {options.kills} --seed {options.seed}"
+        'make test-kill ARGS="'
+        f'--messages {options.messages} --kills {options.kills} --seed {options.seed}"'
     )
 
 
@@ -68,6 +82,7 @@ def _page(result: Result) -> Iterator[str]:
     deeds = [(f"{kind}, {outcome}", n) for (kind, outcome), n in sorted(result.deeds.items())]
     yield from _table("what was done", "count", deeds)
     yield from _table("setting", "value", SETTINGS.items())
+    yield from _table("guard", "value", _guards().items())
     yield from _table("machine", "", _machine().items())
     if result.misdeeds:
         yield from _table("the daemon", "", [(what, "") for what in result.misdeeds])
@@ -76,10 +91,16 @@ def _page(result: Result) -> Iterator[str]:
         yield from _table("violation", "what speaks for it", rows)
 
 
-def _table(left: str, right: str, rows: object) -> Iterator[str]:
+def _guards() -> dict[str, object]:
+    """Return the limits of the entrance that the run was under."""
+    merged = make_settings({"HOME": "/nonexistent"}, SETTINGS)
+    return {name: getattr(merged, name) for name in GUARDS}
+
+
+def _table(left: str, right: str, rows: Iterable[tuple[object, object]]) -> Iterator[str]:
     yield f"| {left} | {right} |"
     yield "| --- | --- |"
-    for name, value in rows:  # type: ignore[attr-defined] # any iterable of pairs
+    for name, value in rows:
         yield f"| {str(name).replace('|', '/')} | {str(value).replace('|', '/')} |"
     yield ""
 
