@@ -30,9 +30,7 @@ def main() -> None:
             _refuse("give one handoff file")
         argv, env, cwd = _read(sys.argv[1])
         os.chdir(cwd)
-        # Python ignores these two, and an exec would hand that on to every child of the CLI.
-        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
-        signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
+        _reset_signals()
         os.execvpe(argv[0], argv, env)  # noqa: S606 - no shell is what we want
     except OSError as error:
         # The name only: the rest of argv may be private.
@@ -40,6 +38,18 @@ def main() -> None:
         _refuse(f"{error.strerror or error}: {name}")
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         _refuse("the handoff file is not what was agreed on")
+
+
+def _reset_signals() -> None:
+    """Give the program all signals as a login shell would.
+
+    What is ignored stays so over an exec: Python itself ignores two, and a daemon that was started
+    with `&` by a script ignores SIGINT, which would make Ctrl-C useless in every agent.
+    """
+    for number in signal.valid_signals():
+        if signal.getsignal(number) == signal.SIG_IGN:
+            signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
 
 def _read(path: str) -> tuple[list[bytes], dict[bytes, bytes], bytes]:
