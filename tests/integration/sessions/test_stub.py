@@ -73,7 +73,7 @@ def test_the_program_ignores_no_signal(folder: Path) -> None:
 
 def test_signals_that_a_script_made_the_daemon_ignore_work_in_the_program(folder: Path) -> None:
     path = write_handoff(folder, ["grep", "SigIgn", "/proc/self/status"], {"PATH": "/bin"}, folder)
-    deaf = ["sh", "-c", 'trap "" INT QUIT HUP TERM; exec "$@"', "sh", *stub_argv(path)]
+    deaf = ["/bin/sh", "-c", 'trap "" INT QUIT HUP TERM; exec "$@"', "sh", *stub_argv(path)]
     ignored = int(run(deaf).stdout.split()[1], 16)
     assert ignored & ~(0b11 << 31) == 0
 
