@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sqlite3
@@ -244,7 +245,7 @@ def test_a_full_disk_says_so_and_accepts_nothing(send: Any, team: Path) -> None:
             assert "Traceback" not in done.stderr
     assert statuses[-1] == 1
     assert len(stored(team)) == 1 + statuses.count(0)
-    with sqlite3.connect(Paths(team).ledger) as conn:
+    with contextlib.closing(sqlite3.connect(Paths(team).ledger)) as conn, conn:
         assert conn.execute("PRAGMA integrity_check").fetchone() == ("ok",)
 
 
