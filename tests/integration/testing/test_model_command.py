@@ -21,12 +21,14 @@ def test_the_command_prints_its_address_serves_and_stops_when_told(
     tmp_path: Path, number: signal.Signals
 ) -> None:
     script = tmp_path / "rules.toml"
-    script.write_text("[[rule]]\nwhen = 'x'\nthen = [{ say = 'from the file' }]\n")
+    script.write_text(
+        "[[rule]]\nwhen = 'x'\nthen = [{ say = 'from the file' }]\n", encoding="utf-8"
+    )
     env = os.environ | {"HOME": str(tmp_path)}
     with subprocess.Popen(
         [*COMMAND, "--port", "0", "--script", str(script)],
         stdout=subprocess.PIPE,
-        text=True,
+        encoding="utf-8",
         env=env,
     ) as process:
         try:
@@ -43,11 +45,11 @@ def test_the_command_prints_its_address_serves_and_stops_when_told(
 
 def test_a_bad_script_is_said_on_stderr(tmp_path: Path) -> None:
     script = tmp_path / "rules.toml"
-    script.write_text("[[rule]]\nwhen = '('\nthen = [{ say = 'x' }]\n")
+    script.write_text("[[rule]]\nwhen = '('\nthen = [{ say = 'x' }]\n", encoding="utf-8")
     found = subprocess.run(
         [*COMMAND, "--script", str(script)],
         capture_output=True,
-        text=True,
+        encoding="utf-8",
         check=False,
         timeout=60,
         env=os.environ | {"HOME": str(tmp_path)},
@@ -61,7 +63,7 @@ def test_a_port_that_is_none_is_said_on_stderr(tmp_path: Path) -> None:
     found = subprocess.run(
         [*COMMAND, "--port", "70000"],
         capture_output=True,
-        text=True,
+        encoding="utf-8",
         check=False,
         timeout=60,
         env=os.environ | {"HOME": str(tmp_path)},
