@@ -67,6 +67,10 @@ format: setup ## Format the code and mend what can be mended
 test-kill: setup tmux ## Kill everything at random for a quarter of an hour; delivery must not lie (ARGS="--seed 7")
 	@$(PY) -m iapeer.testing.chaos $(ARGS)
 
+.PHONY: test-burst
+test-burst: setup tmux ## 2,000 messages from 16 senders to one agent (ARGS=number)
+	@$(PY) scripts/burst.py $(ARGS)
+
 .PHONY: coverage
 coverage: setup tmux ## Run the tests and report the lines and branches they miss
 	@rm -f .coverage .coverage.*
