@@ -243,15 +243,17 @@ def manifest() -> str:
     sections: tuple[tuple[str, type, str], ...] = (
         ("Top level", spec.RuntimeSpec, ""),
         ("`[launch]`", spec.Launch, "launch."),
+        ("`[[launch.files]]`", spec.File, "launch.files[0]."),
         ("`[screen]`", spec.Screen, "screen."),
         ("`[[screen.dialogs]]`", spec.Dialog, "screen.dialogs[0]."),
         ("`[submit]`", spec.Submit, "submit."),
         ("`[control]`", spec.Control, "control."),
         ("`[evidence]`", spec.Evidence, "evidence."),
         ("`[[evidence.records]]`", spec.Record, "evidence.records[0]."),
+        ("`[errors]`", spec.Errors, "errors."),
         ("`[tested]`", spec.Tested, "tested."),
     )
-    besides = ["runtimes/spec.py", "runtimes/manifest.py"]
+    besides = ["runtimes/spec.py", "runtimes/manifest.py", "runtimes/checks.py"]
     used = read_attributes(besides=besides) | _READ_BY_SPEC
     tables = {kind for _, kind, _ in sections}
     parts = []
@@ -275,13 +277,13 @@ def manifest() -> str:
     return "\n\n".join(parts)
 
 
-_READ_BY_SPEC = {("evidence", "prompt_hook")}
-"""`RuntimeSpec.proves_seen` reads it; the rest of that module only declares."""
+_READ_BY_SPEC = {("evidence", "prompt_hook"), ("evidence", "hooks")}
+"""`RuntimeSpec.proves_seen` reads them; the rest of that module only declares."""
 
 
 def _readers(kind: type, name: str) -> set[tuple[str, str]]:
     """Return how code that uses a manifest key would spell it."""
-    if kind in {spec.Dialog, spec.Record}:
+    if kind in {spec.Dialog, spec.Record, spec.File}:
         return _READ_BY_SPEC  # their keys come as a whole, and all are used
     return {(kind.__name__.removeprefix("Runtime").lower(), name)}
 

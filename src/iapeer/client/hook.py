@@ -1,4 +1,4 @@
-"""The prompt hook of a session: tells the daemon which text its runtime took as user input.
+"""The hook of a session: tells the daemon what its runtime tells its hooks.
 
 Run by the agent CLI as `python -P -m iapeer.client.hook` with the hook's JSON on stdin (`-P`:
 the agent's working folder must not be able to shadow our modules). It never gets in the agent's
@@ -44,7 +44,7 @@ def _report(environ: dict[str, str] | os._Environ[str]) -> str:
         return f"the hook input is longer than {INPUT_MAX} bytes"
     status, answer = hot.request(
         "POST",
-        "/api/v1/hook/prompt",
+        "/api/v1/hook/event",
         data,
         socket_path=hot.socket_path(environ),
         headers=hot.token_header(environ),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -42,6 +42,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     boot_backoff_s: float = 2.0
     """First wait after a failed boot; doubles with jitter up to `boot_backoff_max_s`."""
     boot_backoff_max_s: float = 60.0
+    agent_config: Literal["", "shared", "isolated"] = ""
+    """Whether agent CLIs work in the user's own configuration; empty: as their manifest says."""
     audit_s: float = 60.0
     submit_ms: int = 1500
     """How long one Enter may take to clear the composer before it is pressed again."""
@@ -54,6 +56,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     busy_poll_ms: int = 250
     api_error_hold_s: float = 60.0
     """How long new messages wait after a turn that ended with an API error of unknown length."""
+    quota_hold_s: float = 300.0
+    """The same where a quota is used up and nobody said until when."""
     ttl_s: float = 7 * 86400.0
     body_retention_s: float = 30 * 86400.0
     metadata_retention_s: float = 180 * 86400.0

@@ -90,12 +90,6 @@ class AckBody(msgspec.Struct, forbid_unknown_fields=True):
     sender: str = msgspec.field(name="from", default="")
 
 
-class HookBody(msgspec.Struct):
-    """What a runtime tells its prompt hook; whatever else it tells is not ours to refuse."""
-
-    prompt: str
-
-
 @dataclass
 class _Call:
     """What the log says about one call."""
@@ -132,7 +126,7 @@ class Api:
             self._route("GET", "/dead-letters", self._dead_letters),
             self._route("POST", "/dead-letters/redeliver", self._redeliver),
             self._route("POST", "/dead-letters/drop", self._drop),
-            self._route("POST", "/hook/prompt", self._prompt),
+            self._route("POST", "/hook/event", self._event),
             self._route("GET", "/inbox", self._inbox),
             self._route("POST", "/inbox/ack", self._ack),
         ]
@@ -242,17 +236,17 @@ class Api:
         trace = await self._services.postman.trace(message_id)
         return json_response({"ok": True, "message": trace})
 
-    async def _prompt(self, request: Request) -> Response:
+    async def _event(self, request: Request) -> Response:
         claim = self._claim(request)
         session = await self._services.tokens.session_of(claim.token) if claim.token else None
         if session is None:
             raise Unauthorized(
-                "the prompt hook needs the token of a live session",
+                "the hook needs the token of a live session",
                 hint="the hook runs in a session that iapeer started",
             )
         _call(request).proof = "token"
-        body = await _decode(request, HookBody)
-        seen = await self._services.evidence.prompt_seen(session, body.prompt)
+        event = await _decode(request, dict[str, Any])
+        seen = await self._services.evidence.hook_event(session, event)
         return json_response({"ok": True, "seen": seen})
 
     async def _inbox(self, request: Request) -> ASGIApp:

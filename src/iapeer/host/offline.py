@@ -12,6 +12,7 @@ from iapeer.core.profile import RegistryRecord
 from iapeer.core.settings import Settings
 from iapeer.registry.admin import RemoveRules
 from iapeer.registry.admin import remove as remove_peer
+from iapeer.registry.memory.care import Care, Cared, lifecycle_log
 from iapeer.registry.rename import RenameRules
 from iapeer.registry.rename import rename as rename_peer
 from iapeer.sessions.process import is_alive
@@ -45,14 +46,21 @@ def offline_remove(settings: Settings, name: str, *, force: bool) -> dict[str, A
             )
         return False
 
+    left: list[Cared] = []
+    care = Care(paths, os.environ, lifecycle_log(settings))
+    rules = RemoveRules(
+        is_live, purge, before_purge=lambda gone: left.append(care.leaving(gone)), force=force
+    )
     registry = open_registry(paths, os.environ)
-    report = remove_peer(paths, registry, name, RemoveRules(is_live, purge, force=force))
+    report = remove_peer(paths, registry, name, rules)
     return {
         "personality": name,
         "action": report.action,
         "cwd": report.cwd,
         "purged": list(report.purged),
         "failed_messages": failed,
+        "memory": [line for cared in left for line in cared.lines],
+        "warnings": [warning for cared in left for warning in cared.warnings],
     }
 
 

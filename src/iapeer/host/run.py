@@ -53,6 +53,7 @@ from iapeer.storage.logs import LogFile, lifecycle_record
 from iapeer.storage.paths import Paths
 
 from .common import open_registry
+from .prompts import composer
 
 
 @dataclass
@@ -136,6 +137,7 @@ async def running_daemon(settings: Settings, environ: Mapping[str, str]) -> Asyn
                 tmux=tmux,
                 mcp_url=lambda: server.url,
                 boots=asyncio.Semaphore(settings.boot_limit),
+                compose=composer(paths, registry, environ, log),
             )
         )
         services = LaneServices(

@@ -7,6 +7,21 @@
 | no fault in the window | boot |
 | fewer faults than `boots_before_broken` | boot, after a short back-off that doubles |
 | that many or more | hold `broken`, one try per `boot_backoff_max_s`; `start` forgets the faults |
+
+A boot is fresh unless one of these holds, the first that applies:
+
+| presence | mode, cause |
+| --- | --- |
+| a fresh one was asked for | fresh, `soft-reload` |
+| one session per task | fresh, `ephemeral-policy` |
+| messages are in the queue that its runtime kept | resume, `queue-survived` |
+| its last session was not parked | fresh, `first-wake` or `crash-or-self-close` |
+| parked, a person speaks with it | resume, `idle-reaped-human` |
+| parked, the message has no topic | fresh, `idle-reaped-no-topic` |
+| parked, a topic of that conversation | resume, `idle-reaped-resume` |
+| parked, another topic | fresh, `idle-reaped-new-topic` |
+
+Where nothing can be gone on with, the mode is fresh and the cause ends in `-no-resume`.
 """
 
 from __future__ import annotations
@@ -49,7 +64,31 @@ def decide(presence: Presence, now: float, settings: Settings, jitter: float = 0
     if 0 <= elapsed < wait:
         reason = HoldReason.BROKEN if broken else HoldReason.WAKING
         return Hold(reason, retry_s=wait - elapsed)
-    return Start()
+    return origin(presence)
+
+
+def origin(presence: Presence) -> Start:
+    """Say whether a session begins anew or goes on with the earlier conversation, and why."""
+    resume, cause = _origin(presence)
+    if resume and not presence.can_resume:
+        return Start("fresh", f"{cause.removesuffix('-resume')}-no-resume")
+    return Start("resume" if resume else "fresh", cause)
+
+
+def _origin(presence: Presence) -> tuple[bool, str]:
+    """Return whether to go on, and why."""
+    rows = (
+        (presence.fresh_next, (False, "soft-reload")),
+        (presence.ephemeral, (False, "ephemeral-policy")),
+        (presence.left_queued and presence.can_resume, (True, "queue-survived")),
+        (not presence.parked and presence.can_resume, (False, "crash-or-self-close")),
+        (not presence.parked, (False, "first-wake")),
+        (presence.human, (True, "idle-reaped-human")),
+        (not presence.topic, (False, "idle-reaped-no-topic")),
+        (presence.topic in presence.topics, (True, "idle-reaped-resume")),
+    )
+    found = (answer for holds, answer in rows if holds)
+    return next(found, (False, "idle-reaped-new-topic"))
 
 
 def bind(settings: Settings, seed: int | None = None) -> Callable[[Presence, float], Start | Hold]:

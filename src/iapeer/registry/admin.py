@@ -37,8 +37,21 @@ from iapeer.registry.profiles import (
     read_profile,
 )
 from iapeer.registry.snapshot import FIX_HINT
-from iapeer.storage.atomic import ensure_private_dir, storage_error
+from iapeer.storage.atomic import ensure_private_dir, storage_error, write_text
 from iapeer.storage.paths import Paths, peer_dir
+
+DOCTRINE_NAME = "IAPEER.md"
+"""The owner's words to an agent, below the root for all peers and in a peer's folder for one."""
+
+DOCTRINE_TEMPLATE = """\
+# Peer doctrine
+
+<!-- For the owner of this peer: write here who it is: its task, what it decides alone, what it
+must never do, whom it reports to. The agent is given this file at each start, after the IAPEER.md
+of the iapeer root, which is for all peers; other *.md files beside this one are added too.
+Replace this comment. Delete the file to start the agent with its own default prompt. -->
+"""
+"""Short, because the agent reads it too until somebody fills it in."""
 
 
 class CreateSpec(msgspec.Struct, frozen=True, kw_only=True):
@@ -91,6 +104,8 @@ class RemoveReport(msgspec.Struct, frozen=True):
 def create(paths: Paths, registry: Registry, spec: CreateSpec, rules: BirthRules) -> Birth:
     """Make a peer in its own folder (`<root>/peers/<name>` unless a path is given); idempotent.
 
+    A missing doctrine is made from a template, one that is there is never touched.
+
     Raises InvalidInput (bad or reserved name, path not named after the peer), RuntimeUnknown,
     PeerExists (`already holds peer`, or the name lives elsewhere), RegistryError, StorageError.
     A folder made for a peer that then was refused is taken away again.
@@ -112,22 +127,28 @@ def create(paths: Paths, registry: Registry, spec: CreateSpec, rules: BirthRules
     if made:
         ensure_private_dir(cwd)
     try:
-        return ensure_profile(registry, _birth_spec(spec, cwd, name), rules.before_write)
+        birth = ensure_profile(registry, _birth_spec(spec, cwd, name), rules.before_write)
     except IapeerError:
         if made:
             _take_away(cwd)
         raise
+    _ensure_doctrine(cwd)
+    return birth
 
 
 def init(registry: Registry, spec: BirthSpec, rules: BirthRules) -> Birth:
     """Make the peer of an existing folder, or add a runtime to it; idempotent.
+
+    A missing doctrine is made from a template, one that is there is never touched.
 
     Raises InvalidInput, RuntimeUnknown, PeerExists, ProfileError, RegistryError, StorageError.
     """
     require_runtime(spec.runtime, rules.known_runtimes)
     if not spec.cwd.is_dir():
         raise InvalidInput(f"{spec.cwd} is not a folder", hint="make it first, or iapeer create")
-    return ensure_profile(registry, spec, rules.before_write)
+    birth = ensure_profile(registry, spec, rules.before_write)
+    _ensure_doctrine(full_path(spec.cwd))
+    return birth
 
 
 def remove(paths: Paths, registry: Registry, personality: str, rules: RemoveRules) -> RemoveReport:
@@ -215,6 +236,13 @@ def _birth_spec(spec: CreateSpec, cwd: Path, name: str) -> BirthSpec:
         intelligence=spec.intelligence,
         initial_prompt=spec.initial_prompt,
     )
+
+
+def _ensure_doctrine(cwd: Path) -> None:
+    """Give the peer of `cwd` a doctrine to fill in; what is there, a dangling link too, stays."""
+    path = peer_dir(cwd) / DOCTRINE_NAME
+    if not path.is_symlink() and not path.exists():
+        write_text(path, DOCTRINE_TEMPLATE, 0o644)
 
 
 def _profile_uid(record: RegistryRecord) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import threading
 from collections.abc import Callable
 from sqlite3 import Connection
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,7 @@ from iapeer.core.identity import RESERVED_NAMES, Identity, socket_name
 from iapeer.core.profile import RegistryRecord
 from iapeer.registry.admin import RemoveRules, identities
 from iapeer.registry.admin import remove as remove_peer
+from iapeer.registry.memory.care import Care, Cared
 from iapeer.registry.rename import RenameRules
 from iapeer.registry.rename import rename as rename_peer
 from iapeer.storage.ledger import marks, messages, queries
@@ -101,11 +103,22 @@ class FleetService:
         def purge(uid: str, gone: RegistryRecord) -> None:
             failed.extend(self._in_ledger(loop, lambda c: self._purge(c, uid, gone)))
 
+        left: list[Cared] = []
+        care, cut = Care(self._paths, os.environ, self._s.log), threading.Event()
         loop = asyncio.get_running_loop()
-        rules = RemoveRules(is_live=self._is_live, purge_state=purge, force=force)
-        report = await asyncio.to_thread(
-            remove_peer, self._paths, self._s.registry, personality, rules
+        rules = RemoveRules(
+            is_live=self._is_live,
+            purge_state=purge,
+            before_purge=lambda gone: left.append(care.leaving(gone, cut)),
+            force=force,
         )
+        try:
+            report = await asyncio.to_thread(
+                remove_peer, self._paths, self._s.registry, personality, rules
+            )
+        finally:
+            # A daemon that goes down does not wait for a memory provider.
+            cut.set()
         if record is not None:
             # What came in between the end of its sessions and the end of its record.
             await self._end_all(record)
@@ -121,6 +134,8 @@ class FleetService:
             "cwd": report.cwd,
             "purged": list(report.purged),
             "failed_messages": [row.id for row in failed],
+            "memory": [line for cared in left for line in cared.lines],
+            "warnings": [warning for cared in left for warning in cared.warnings],
         }
 
     async def rename(self, old: str, new: str) -> dict[str, Any]:

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import msgspec
@@ -201,8 +201,8 @@ class Archive(Protocol):
 class Evidence(Protocol):
     """Facts a session's own hooks report about itself."""
 
-    async def prompt_seen(self, session_id: str, text: str) -> int:
-        """Take ids of top-level envelopes in `text` as seen; returns how many were ours."""
+    async def hook_event(self, session_id: str, event: Mapping[str, object]) -> int:
+        """Take one event of the session's hook as evidence; returns how many ids were in it."""
 
 
 class Inbox(Protocol):

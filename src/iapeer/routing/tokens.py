@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from iapeer.core.identity import Identity
 from iapeer.core.ids import token_digest
 from iapeer.registry.caller import Caller, resolve_caller
 from iapeer.registry.index import Registry
-from iapeer.sessions.evidence import Fact, ids_in
+from iapeer.sessions.evidence import read_hook
+from iapeer.sessions.model import TmuxSession
 from iapeer.storage.ledger import sessions as rows
 from iapeer.storage.ledger.rows import SessionRow
 from iapeer.storage.ledger.store import Ledger
@@ -53,11 +56,14 @@ class HookEvidence:
     def __init__(self, lanes: Lanes) -> None:
         self._lanes = lanes
 
-    async def prompt_seen(self, session_id: str, text: str) -> int:
-        """Take the top-level envelopes of one prompt as user input of that session."""
+    async def hook_event(self, session_id: str, event: Mapping[str, object]) -> int:
+        """Take what one event proves about that session; one its manifest does not name is none."""
         lane = self._lanes.of_session(session_id)
-        ids = ids_in(text)
-        if lane is None or not ids:
+        session = lane.session if lane else None
+        if lane is None or not isinstance(session, TmuxSession) or session.id != session_id:
             return 0
-        lane.observe(Observed(session_id, (Fact("user", ids, source="prompt hook"),)))
-        return len(ids)
+        fact = read_hook(event, session.spec.evidence)
+        if fact is None:
+            return 0
+        lane.observe(Observed(session_id, (fact,)))
+        return len(fact.ids)

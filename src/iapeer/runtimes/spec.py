@@ -17,17 +17,46 @@ import msgspec
 from iapeer.core.env import FOREIGN_PREFIXES
 
 Kind = Literal["tui", "router", "service"]
-Door = Literal["paste", "pane", "inbox"]
-RecordKind = Literal["user", "enqueue", "dequeue", "turn_start", "turn_end"]
+Door = Literal["paste", "pane", "inbox", "appserver", "http"]
+RecordKind = Literal["user", "enqueue", "dequeue", "turn_start", "turn_end", "compacted", "ignore"]
+HookKind = Literal["prompt", "session", "turn_end", "turn_failed", "interrupted", "compacted"]
+Config = Literal["shared", "isolated"]
+
+ANY = "*"
+"""As the wanted value of a match: the key must be there, whatever it holds."""
+
+
+class File(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A file that is written for the program before each start, 0600."""
+
+    path: str
+    """Path template; absolute once expanded, below `{state_dir}` or an isolated `{home}`."""
+    content: dict[str, Any]
+    """What it holds; every string in it is a template."""
+    format: Literal["json", "toml"] = "json"
+    when: Literal["always", "isolated"] = "always"
+    """`isolated`: only where the program has a configuration home of its own."""
+    merge: bool = False
+    """Keep the keys that the program itself has written there; ours win."""
 
 
 class Launch(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How the program is started; strings may hold placeholders (see `PLACEHOLDERS`)."""
+    """How the program is started; strings may hold placeholders (see `PLACEHOLDERS`).
+
+    A word of an argv, or a value of `env`, that begins with `{?name}` is left out when the value
+    of that placeholder is empty.
+    """
 
     argv: tuple[str, ...] = ()
     """Program and arguments, no shell; needed for every kind but `service`."""
     resume_argv: tuple[str, ...] = ()
     """The same to go on with `{session_id}`; empty (default): every start is a fresh session."""
+    server_argv: tuple[str, ...] = ()
+    """The program's own server, started beside it; needs `endpoint = "unix"`. Default: none."""
+    endpoint: Literal["", "unix", "http"] = ""
+    """What `{endpoint}` stands for: a new socket's path, or the URL of a free port of loopback."""
+    files: tuple[File, ...] = ()
+    """Written before each start."""
     env: dict[str, str] = {}
     """Variables for the program; `PEER_*` and `IAPEER_*` are ours and refused here."""
     strip_env: tuple[str, ...] = FOREIGN_PREFIXES
@@ -74,13 +103,21 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """One kind of line in the program's own JSONL record of a session."""
 
     match: dict[str, str | bool | int | float]
-    """Dotted path to the value it must equal; all must hold."""
+    """Dotted path to the value it must equal, `*` for any; all must hold."""
     kind: RecordKind
-    """What such a line proves. `user`: the model was given this text."""
+    """What such a line proves. `user`: the model was given this text; `ignore`: nothing."""
     text: str = ""
-    """Dotted path to the text; needed for `user`, `enqueue` and `dequeue`."""
+    """Dotted path to the text (a string, or a list of blocks of which those of type `text` count);
+    needed for `user`, `enqueue` and `dequeue`; for `turn_end` the words of the error."""
     status: str = ""
     """Dotted path to how a turn ended; only for `turn_end`."""
+    ends: Literal["", "done", "api_error", "interrupted"] = ""
+    """How the turn ended, where the kind of record says so by itself; only for `turn_end`."""
+    error: str = ""
+    """Dotted path to the error's category; only for `turn_end`."""
+    at: str = ""
+    """Dotted path to the time of the line (ISO 8601); only for `turn_end`: a line that is read late
+    must not end the turn after it."""
 
     def matches(self, line: Mapping[str, Any]) -> bool:
         """Tell whether a decoded line is of this kind; values of another type never equal."""
@@ -96,6 +133,16 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """What its lines mean; the first that matches decides."""
     prompt_hook: bool = False
     """The program runs our hook at each user prompt (`{prompt_hook}`: its argv as JSON)."""
+    hooks: dict[str, HookKind] = {}
+    """What the events mean that the program tells our hook of (`{hook}`: its command line), by
+    their `hook_event_name`. With any, `prompt_hook` is true."""
+    status_file: str = ""
+    """Path template of a JSON file in which the program tells whether a turn runs; `{pid}` is its
+    process id. Default: none, then only `screen.busy` tells."""
+    status_field: str = "status"
+    """Dotted path to the word in it."""
+    status_busy: tuple[str, ...] = ("busy",)
+    """Words that mean a running turn."""
 
 
 class Submit(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -105,6 +152,8 @@ class Submit(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """tmux key name (the `pane` door's routers use `C-j`)."""
     settle_ms: int = 300
     """Longest wait between paste and key (measured: 300 ms cures Claude Code's swallowed Enter)."""
+    mentions: bool = False
+    """The program attaches the file that an `@path` names; such mentions are made plain text."""
     empty_key: str = ""
     """Key that empties the composer reliably; empty (default): none does."""
 
@@ -116,6 +165,18 @@ class Control(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """Key that stops the running turn."""
     compact: str = ""
     """One line that is typed and submitted to shorten the context."""
+
+
+class Errors(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What the words of a failed turn mean."""
+
+    quota: tuple[str, ...] = ()
+    """Categories that pass by themselves at a known or likely time: new messages are held as
+    `quota`. Every other one is `api_error`."""
+    reset: tuple[str, ...] = ()
+    """Expressions searched in the error's text for the time of the reset, in groups named `epoch`
+    (seconds), `seconds`, `minutes`, `hours` (from now on; they add up), or `clock` (`15:30`,
+    `3pm`, `3:30pm`: the next such local time)."""
 
 
 class Tested(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -139,6 +200,9 @@ class RuntimeSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     for `tui`, `absent` for the others."""
     doors: tuple[Door, ...] = ()
     """In order of preference; default by kind: `paste`, `pane`, `inbox`."""
+    config: Config = "shared"
+    """`shared`: the program works in the user's own configuration and login, ours comes by flags,
+    environment and files of our own. `isolated`: it has a configuration home per peer."""
     queue: Literal["volatile", "durable"] = "volatile"
     """Whether what the program has queued itself survives its death."""
     window: int = 1
@@ -148,6 +212,7 @@ class RuntimeSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     evidence: Evidence = Evidence()
     submit: Submit = Submit()
     control: Control = Control()
+    errors: Errors = Errors()
     tested: Tested = Tested()
 
     @property
@@ -158,7 +223,27 @@ class RuntimeSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     @property
     def proves_seen(self) -> bool:
         """Whether `seen` can ever be reached; otherwise `landed` is final."""
-        return bool(self.evidence.records) or self.evidence.prompt_hook or "inbox" in self.doors
+        evidence = self.evidence
+        return (
+            bool(evidence.records or evidence.hooks or self.has_channel)
+            or evidence.prompt_hook
+            or "inbox" in self.doors
+        )
+
+    @property
+    def has_channel(self) -> bool:
+        """Whether the program is spoken to through a server of its own."""
+        return not {"appserver", "http"}.isdisjoint(self.doors)
+
+    @property
+    def tells_turns(self) -> bool:
+        """Whether something tells how turns end, so that one can be seen to die."""
+        ends = {"turn_end", "turn_failed"}
+        return (
+            self.has_channel
+            or any(record.kind == "turn_end" for record in self.evidence.records)
+            or not ends.isdisjoint(self.evidence.hooks.values())
+        )
 
 
 def lookup(line: object, path: str) -> object:
@@ -171,6 +256,8 @@ def lookup(line: object, path: str) -> object:
 
 
 def _same(found: object, wanted: object) -> bool:
+    if wanted == ANY:
+        return found is not None
     if isinstance(found, bool) or isinstance(wanted, bool):
         return found is wanted
     return found == wanted

@@ -9,14 +9,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Literal
 
 from iapeer.core.envelope import decode, extract
 from iapeer.core.errors import EnvelopeError
-from iapeer.runtimes.spec import Record, lookup
+from iapeer.core.states import TurnEnd
+from iapeer.runtimes.spec import Evidence, HookKind, Record, lookup
 
-FactKind = Literal["user", "enqueue", "dequeue", "turn_start", "turn_end"]
+FactKind = Literal["user", "enqueue", "dequeue", "turn_start", "turn_end", "compacted", "session"]
+
+WORDS_MAX = 500
+"""Longest text of an error that is kept, in characters."""
+
+_TEXT_TYPES = ("text", "input_text")
 
 MAX_LINE_BYTES = 4 << 20
 """A record longer than this is skipped: a message is at most 64 KB, tool output may be anything."""
@@ -24,12 +31,25 @@ MAX_LINE_BYTES = 4 << 20
 
 @dataclass(frozen=True)
 class Fact:
-    """One thing the runtime wrote down: `ids` are message ids of top-level envelopes, in order."""
+    """One thing the runtime told.
+
+    `ids` are message ids of top-level envelopes, in order; a user input without any is a person's.
+    `status` of a turn's end is a `TurnEnd`; of one that failed `error` is the category, `words` the
+    text shown to people and `reset_at` the wall time it is over, where the runtime gives one; only
+    turns that were seen to begin before `at` (wall time) have ended.
+    `native_id` and `transcript` name the conversation it happened in, where the source tells.
+    """
 
     kind: FactKind
     ids: tuple[str, ...] = ()
     status: str = ""
     source: str = ""
+    error: str = ""
+    words: str = ""
+    reset_at: float | None = None
+    at: float | None = None
+    native_id: str = ""
+    transcript: str = ""
 
 
 def ids_in(text: str) -> tuple[str, ...]:
@@ -55,15 +75,96 @@ def read_line(line: bytes, records: Sequence[Record], source: str) -> Fact | Non
         return None
     for record in records:
         if record.matches(decoded):
-            text = lookup(decoded, record.text) if record.text else None
-            status = lookup(decoded, record.status) if record.status else None
-            return Fact(
-                kind=record.kind,
-                ids=ids_in(text) if isinstance(text, str) else (),
-                status=status if isinstance(status, str) else "",
-                source=source,
-            )
+            return _fact(decoded, record, source)
     return None
+
+
+def _fact(line: Mapping[str, object], record: Record, source: str) -> Fact | None:
+    texts = _texts(lookup(line, record.text)) if record.text else []
+    match record.kind:
+        case "ignore":
+            return None
+        case "turn_end":
+            status = lookup(line, record.status) if record.status else record.ends
+            return Fact(
+                kind="turn_end",
+                status=_word(status),
+                source=source,
+                error=_word(lookup(line, record.error)) if record.error else "",
+                at=_time(lookup(line, record.at)) if record.at else None,
+                words=" ".join(texts)[:WORDS_MAX],
+            )
+        case "user" | "enqueue" | "dequeue":
+            # Nothing was said: the result of a tool, which some programs write down as the user's.
+            return Fact(record.kind, ids=_ids(texts), source=source) if texts else None
+        case kind:
+            return Fact(kind, source=source)
+
+
+def read_hook(event: Mapping[str, object], evidence: Evidence) -> Fact | None:
+    """Return the fact in one event that the runtime told our hook of, None for another one."""
+    name = _word(event.get("hook_event_name"))
+    kind = evidence.hooks.get(name)
+    texts = _texts(event.get("prompt"))
+    if kind is None and not evidence.hooks and texts:
+        kind = "prompt"
+    fact = _told(event, kind, texts)
+    if fact is None:
+        return None
+    return replace(
+        fact,
+        source=f"hook {name}" if name else "prompt hook",
+        native_id=_word(event.get("session_id")),
+        transcript=_word(event.get("transcript_path")),
+    )
+
+
+def _told(event: Mapping[str, object], kind: HookKind | None, texts: Sequence[str]) -> Fact | None:
+    match kind:
+        case "prompt":
+            return Fact("user", ids=_ids(texts))
+        case "turn_end":
+            return Fact("turn_end", status=TurnEnd.DONE)
+        case "interrupted":
+            return Fact("turn_end", status=TurnEnd.INTERRUPTED)
+        case "turn_failed":
+            words = " ".join(_texts(event.get("last_assistant_message")))
+            return Fact(
+                "turn_end",
+                status=TurnEnd.API_ERROR,
+                error=_word(event.get("error")),
+                words=words[:WORDS_MAX],
+            )
+        case "session" | "compacted":
+            return Fact(kind)
+        case None:
+            return None
+
+
+def _ids(texts: Sequence[str]) -> tuple[str, ...]:
+    return tuple(found for text in texts for found in ids_in(text))
+
+
+def _texts(value: object) -> list[str]:
+    """Return the texts of a user input: a string, or those blocks of a list that are text."""
+    if isinstance(value, str):
+        return [value]
+    if not isinstance(value, list):
+        return []
+    blocks = (block for block in value if isinstance(block, Mapping))
+    found = (block.get("text") for block in blocks if block.get("type") in _TEXT_TYPES)
+    return [text for text in found if isinstance(text, str)]
+
+
+def _time(value: object) -> float | None:
+    try:
+        return datetime.fromisoformat(value).timestamp() if isinstance(value, str) else None
+    except ValueError:
+        return None
+
+
+def _word(value: object) -> str:
+    return value if isinstance(value, str) else ""
 
 
 class LineBuffer:

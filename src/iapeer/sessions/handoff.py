@@ -14,10 +14,18 @@ HANDOFF_STEM = ".handoff"
 """How the names of handoff files begin."""
 
 
-def write_handoff(directory: Path, argv: Sequence[str], env: Mapping[str, str], cwd: Path) -> Path:
+def write_handoff(
+    directory: Path,
+    argv: Sequence[str],
+    env: Mapping[str, str],
+    cwd: Path,
+    *,
+    wait_for: Path | None = None,
+) -> Path:
     """Write what the stub shall exec and return the file's path (0600, unguessable name).
 
-    The stub looks `argv[0]` up in the PATH of `env`, changes to `cwd` and unlinks the file.
+    The stub looks `argv[0]` up in the PATH of `env`, changes to `cwd` and unlinks the file. With
+    `wait_for` it waits for that file, at most `stub.WAIT_S`: the program's own server makes it.
 
     Raises:
         InvalidInput: no argv, a NUL somewhere, or more than 4 MiB.
@@ -28,7 +36,12 @@ def write_handoff(directory: Path, argv: Sequence[str], env: Mapping[str, str], 
         raise InvalidInput("a program to start needs an argv, and no text may hold a NUL byte")
     if any(not name or "=" in name for name in env):
         raise InvalidInput("an environment variable needs a name without '='")
-    order = {"argv": list(argv), "env": dict(env), "cwd": str(cwd)}
+    order = {
+        "argv": list(argv),
+        "env": dict(env),
+        "cwd": str(cwd),
+        "wait_for": str(wait_for or ""),
+    }
     data = json.dumps(order, ensure_ascii=False).encode("utf-8", "surrogateescape")
     if len(data) > stub.MAX_BYTES:
         raise InvalidInput(f"argv and environment are too long: {len(data)} bytes")

@@ -39,6 +39,9 @@ SETTLED_S = 0.4
 HUP_GRACE_S = 1.0
 """For a program that the end of its terminal does not end (measured: Claude takes 0.1 s)."""
 
+AUX = "aux"
+"""Name of the tmux session in which a runtime's own server runs; no identity is called so."""
+
 _Started = TypeVar("_Started")
 
 
@@ -64,7 +67,7 @@ class Launcher:
 
         Raises LaunchFailed (`cwd_gone`, `binary_missing`, `exited`, `not_ready`, `tmux`).
         """
-        plan = make_plan(request, spec, self._around)
+        plan = await asyncio.to_thread(make_plan, request, spec, self._around)
         around = self._around
         token = new_token()
         row = NewSession(
@@ -76,12 +79,16 @@ class Launcher:
             cwd=str(request.cwd),
             socket=str(plan.socket),
             started_at=around.clock.now(),
-            mode="fresh",
+            mode=plan.mode,
+            native_id=plan.native_id,
+            transcript=plan.transcript,
+            read_offset=plan.offset,
+            endpoint=plan.endpoint,
+            heard=plan.mode == "resume",
         )
 
         def open_row(conn: Connection) -> None:
             rows.open_session(conn, row)
-            rows.set_offset(conn, row.id, plan.transcript, row.id, 0)
 
         try:
             server = self._server(plan.socket)
@@ -121,6 +128,9 @@ class Launcher:
             or not is_alive(*pane)
         ):
             return None
+        aux = await server.program_of(AUX) if spec.launch.server_argv else None
+        if spec.launch.server_argv and aux is None:
+            return None
         await server.detach_strangers()
         return TmuxSession(
             id=row.id,
@@ -132,13 +142,20 @@ class Launcher:
             server=known,
             pane=pane,
             marks=marks_of(spec),
+            native_id=row.native_id,
+            transcript=row.transcript,
+            endpoint=row.endpoint,
+            aux=aux,
+            mode=row.mode,
         )
 
     async def end(self, session: TmuxSession, cause: str) -> None:
         """End one session and everything that runs in it; write its end down. Idempotent."""
-        session.release()
+        await session.release()
         await session.tmux.kill()
-        await _end_program(*session.pane)
+        for program in session.processes[1:]:
+            await _end_program(*program)
+        _remove_endpoint(session.endpoint)
         now = self._around.clock.now()
         await self._around.ledger.write(lambda c: rows.end_session(c, session.id, cause, now))
 
@@ -146,10 +163,14 @@ class Launcher:
         """Remove what is left of a session that is not there any more, and end its row."""
         server = self._server(Path(row.socket))
         server.adopt(f"{row.runtime}-{row.personality}", _pair(row.server_pid, row.server_start))
+        aux = None
+        with contextlib.suppress(TmuxError):
+            aux = await server.program_of(AUX) if row.endpoint else None
         await server.kill()
-        pane = _pair(row.pane_pid, row.pane_start)
-        if pane is not None:
-            await _end_program(*pane)
+        for program in (_pair(row.pane_pid, row.pane_start), aux):
+            if program is not None:
+                await _end_program(*program)
+        _remove_endpoint(row.endpoint)
         now = self._around.clock.now()
         await self._around.ledger.write(lambda c: rows.end_session(c, row.id, cause, now))
 
@@ -162,17 +183,22 @@ class Launcher:
         token: str,
     ) -> TmuxSession:
         around = self._around
-        handoff = write_handoff(
-            around.paths.run,
-            plan.argv,
-            {**plan.env, env.SESSION_TOKEN: token},
-            request.cwd,
-        )
+        own_server = bool(plan.server_argv)
+        environ = {**plan.env, env.SESSION_TOKEN: token}
+        handoffs = [
+            write_handoff(
+                around.paths.run,
+                plan.argv,
+                environ,
+                request.cwd,
+                wait_for=Path(plan.endpoint) if own_server else None,
+            )
+        ]
         try:
             birth = await _whole(
                 server.start(
                     request.identity.address,
-                    stub_argv(handoff),
+                    stub_argv(handoffs[0]),
                     cwd=request.cwd,
                     env=server_env(around.environ),
                 )
@@ -188,6 +214,12 @@ class Launcher:
             )
             await around.ledger.write(lambda c: rows.set_birth(c, plan.session_id, born))
             fault("launch.born")
+            aux = None
+            if own_server:
+                argv = write_handoff(around.paths.run, plan.server_argv, environ, request.cwd)
+                handoffs.append(argv)
+                await server.add(AUX, stub_argv(argv), cwd=request.cwd)
+                aux = await server.program_of(AUX)
             session = TmuxSession(
                 id=plan.session_id,
                 uid=request.uid,
@@ -198,10 +230,17 @@ class Launcher:
                 server=(birth.server_pid, birth.server_start),
                 pane=pane,
                 marks=marks_of(spec),
+                native_id=plan.native_id,
+                transcript=plan.transcript,
+                endpoint=plan.endpoint,
+                aux=aux,
+                mode=plan.mode,
+                preface=request.preface if plan.mode == "fresh" else "",
             )
             await self._until_ready(session)
         finally:
-            handoff.unlink(missing_ok=True)
+            for handoff in handoffs:
+                handoff.unlink(missing_ok=True)
         now = around.clock.now()
         await around.ledger.write(lambda c: rows.mark_ready(c, plan.session_id, now))
         fault("launch.ready")
@@ -257,9 +296,14 @@ class Launcher:
             facts = await server.facts() if pane is None and server.session else None
             if facts is not None and not facts.pane_dead:
                 pane = _pair(facts.pane_pid, start_time(facts.pane_pid))
+        aux = None
+        with contextlib.suppress(TmuxError):
+            aux = await server.program_of(AUX) if plan.server_argv and server.session else None
         await server.kill()
-        if pane is not None:
-            await _end_program(*pane)
+        for program in (pane, aux):
+            if program is not None:
+                await _end_program(*program)
+        _remove_endpoint(plan.endpoint)
         now = self._around.clock.now()
         await self._around.ledger.write(
             lambda c: rows.end_session(c, plan.session_id, f"boot:{cause}", now)
@@ -304,6 +348,12 @@ def _how(status: int | None, signal: int | None) -> str:
 
 def _pair(pid: int | None, start: float | None) -> tuple[int, int] | None:
     return (pid, int(start)) if pid and start is not None else None
+
+
+def _remove_endpoint(endpoint: str) -> None:
+    """Unlink the socket of a runtime's own server that has ended."""
+    if endpoint.startswith("/"):
+        Path(endpoint).unlink(missing_ok=True)
 
 
 async def _end_program(pid: int, start: int) -> None:

@@ -13,6 +13,7 @@ from iapeer.runtimes.spec import RuntimeSpec
 from .screen import Dialog, Marks
 
 if TYPE_CHECKING:
+    from .channel import Channel
     from .follow import TranscriptFollower
     from .tmux.server import TmuxServer
 
@@ -24,6 +25,10 @@ class LaunchRequest:
     uid: str
     identity: Identity
     cwd: Path
+    resume: str = ""
+    """The conversation to go on with, by the runtime's own id; empty: a fresh one."""
+    preface: str = ""
+    """What a fresh session is told before its first message (the profile's `initial_prompt`)."""
 
 
 @dataclass
@@ -43,14 +48,32 @@ class TmuxSession:
     server: tuple[int, int]
     pane: tuple[int, int]
     marks: Marks
+    native_id: str = ""
+    transcript: str = ""
+    endpoint: str = ""
+    """Address of the runtime's own server, empty where it has none."""
+    aux: tuple[int, int] | None = None
+    """The runtime's own server, where it is a process of its own; (pid, start time)."""
+    mode: str = "fresh"
+    preface: str = ""
+    """Still to be put before the first message; the lane empties it when that has landed."""
+    channel: Channel | None = None
     follower: TranscriptFollower | None = None
     stops: list[Callable[[], None]] = field(default_factory=list)
     """What ends with the session: death watches and followers."""
 
-    def release(self) -> None:
-        """Stop watching; idempotent."""
+    @property
+    def processes(self) -> tuple[tuple[int, int], ...]:
+        """Every process whose end is the session's end."""
+        return (self.server, self.pane, *((self.aux,) if self.aux else ()))
+
+    async def release(self) -> None:
+        """Stop watching and disconnect; idempotent, bounded."""
         while self.stops:
             self.stops.pop()()
+        channel, self.channel = self.channel, None
+        if channel is not None:
+            await channel.close()
 
 
 def marks_of(spec: RuntimeSpec) -> Marks:

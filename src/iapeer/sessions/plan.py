@@ -6,29 +6,38 @@ The token is not part of it: it is added at the last moment, to the hand-over fi
 from __future__ import annotations
 
 import asyncio
+import os
+import re
+import secrets
+import shlex
 import shutil
+import socket
 import sys
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 
 from iapeer.core import env
 from iapeer.core.clock import Clock
 from iapeer.core.errors import LaunchFailed
-from iapeer.core.identity import socket_name
+from iapeer.core.identity import Identity, socket_name
 from iapeer.core.settings import Settings
 from iapeer.runtimes.spec import RuntimeSpec
-from iapeer.runtimes.templates import PLACEHOLDERS, expand
+from iapeer.runtimes.templates import PLACEHOLDERS, expand, expand_one, placeholders
 from iapeer.storage.atomic import ensure_private_dir
 from iapeer.storage.launchenv import read_launch_env
 from iapeer.storage.ledger.store import Ledger
 from iapeer.storage.paths import Paths, launch_env_path, peer_state_dir
 
 from .environment import session_env
+from .files import write_files
 from .model import LaunchRequest
+
+_NOT_PLAIN = re.compile(r"[^A-Za-z0-9]")
 
 
 @dataclass(frozen=True)
@@ -43,16 +52,26 @@ class Surroundings:
     tmux: str
     mcp_url: Callable[[], str]
     boots: asyncio.Semaphore
+    compose: Callable[[Identity, Path], Path | None] = lambda _identity, _cwd: None
+    """Writes the system prompt of a peer and returns its path, None for a bare session."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A launch with everything filled in; `env` has no token yet."""
+    """A launch with everything filled in; `env` has no token yet.
+
+    `native_id` is the runtime's own session, `offset` the length of what it wrote down earlier.
+    """
 
     session_id: str
+    native_id: str
+    mode: Literal["fresh", "resume"]
     socket: Path
     transcript: str
+    offset: int
+    endpoint: str
     argv: tuple[str, ...]
+    server_argv: tuple[str, ...]
     env: dict[str, str]
 
 
@@ -69,10 +88,68 @@ def program_path(spec: RuntimeSpec, environ: Mapping[str, str], cwd: Path) -> st
 
 
 def make_plan(request: LaunchRequest, spec: RuntimeSpec, around: Surroundings) -> Plan:
-    """Expand the manifest for this peer.
+    """Expand the manifest for this peer, and write the files its program will look for.
 
-    Raises LaunchFailed (`cwd_gone`, `binary_missing`), StorageError.
+    Raises LaunchFailed (`cwd_gone`, `binary_missing`, `config`), StorageError.
     """
+    _check(request, spec, around)
+    settings, identity = around.settings, request.identity
+    extra = read_launch_env(launch_env_path(request.cwd, identity.runtime))
+    variables = dict(extra.variables)
+    session_id = str(uuid.uuid4())
+    native_id = request.resume if spec.can_resume and request.resume else session_id
+    isolated = (settings.agent_config or spec.config) == "isolated"
+    values = _values(request, spec, around, native_id)
+    values["home"] = variables.get(env.HOME) or around.environ.get(env.HOME) or "/"
+    if isolated:
+        values["home"] = str(Path(values["state_dir"]) / "home")
+        ensure_private_dir(Path(values["home"]))
+    values["isolated"] = "yes" if isolated else ""
+    endpoint = _endpoint(spec, settings, session_id, values)
+    transcript = ""
+    if spec.evidence.transcript:
+        transcript = expand((spec.evidence.transcript,), values)[0]
+        values["transcript"] = transcript
+        _make_folder(Path(transcript).parent)
+    else:
+        values["transcript"] = ""
+    offset = _length(transcript)
+    if native_id != session_id and spec.evidence.transcript and not offset:
+        # Nothing was ever said in it: real programs refuse to go on with such a conversation.
+        native_id = values["session_id"] = session_id
+    resumes = native_id != session_id
+    write_files(spec.launch.files, values, isolated=isolated)
+    argv = spec.launch.resume_argv if resumes else spec.launch.argv
+    filled = {name: expand_one(value, values) for name, value in spec.launch.env.items()}
+    return Plan(
+        session_id=session_id,
+        native_id=native_id,
+        mode="resume" if resumes else "fresh",
+        socket=settings.sock_dir / socket_name(identity),
+        transcript=transcript,
+        offset=offset,
+        endpoint=endpoint,
+        argv=(*expand(argv, values), *extra.start_args),
+        server_argv=tuple(expand(spec.launch.server_argv, values)),
+        env=session_env(
+            around.environ,
+            {name: value for name, value in filled.items() if value is not None},
+            variables,
+            strip=spec.launch.strip_env,
+            own={
+                env.PEER_IDENTITY: identity.address,
+                env.PEER_PERSONALITY: identity.personality,
+                env.PEER_RUNTIME: identity.runtime,
+                env.SESSION_ID: session_id,
+                env.MCP_URL: values["mcp_url"],
+                env.ROOT: str(settings.root),
+                env.DAEMON_SOCKET: str(settings.daemon_socket),
+            },
+        ),
+    )
+
+
+def _check(request: LaunchRequest, spec: RuntimeSpec, around: Surroundings) -> None:
     identity = request.identity
     if not request.cwd.is_dir():
         raise LaunchFailed(
@@ -86,49 +163,78 @@ def make_plan(request: LaunchRequest, spec: RuntimeSpec, around: Surroundings) -
             hint=f"install {spec.launch.argv[0]!r} or mend its manifest",
             code="binary_missing",
         )
-    session_id = str(uuid.uuid4())
+
+
+def _values(
+    request: LaunchRequest, spec: RuntimeSpec, around: Surroundings, native_id: str
+) -> dict[str, str]:
+    """Return what the placeholders stand for that need no decision."""
+    identity = request.identity
     state = peer_state_dir(request.cwd, identity.runtime)
     ensure_private_dir(state)
     ensure_private_dir(around.settings.sock_dir)
-    values = {
+    real = str(request.cwd.resolve())
+    hook = [sys.executable, "-P", "-m", "iapeer.client.hook"]
+    prompt = around.compose(identity, request.cwd) if _takes_a_prompt(spec) else None
+    return {
         "python": sys.executable,
         "cwd": str(request.cwd),
+        "cwd_real": real,
+        "cwd_slug": _NOT_PLAIN.sub("-", real),
         "identity": identity.address,
         "personality": identity.personality,
         "runtime": identity.runtime,
-        "session_id": session_id,
+        "session_id": native_id,
         "mcp_url": around.mcp_url(),
         "state_dir": str(state),
-        "prompt_hook": msgspec.json.encode(
-            [sys.executable, "-P", "-m", "iapeer.client.hook"]
-        ).decode(),
+        "prompt_hook": msgspec.json.encode(hook).decode(),
+        "hook": shlex.join(hook),
+        "system_prompt": str(prompt or ""),
+        "root": "yes" if os.geteuid() == 0 else "",
     }
-    values["transcript"] = (
-        expand((spec.evidence.transcript,), values)[0] if spec.evidence.transcript else ""
-    )
-    if values["transcript"]:
-        ensure_private_dir(Path(values["transcript"]).parent)
-    extra = read_launch_env(launch_env_path(request.cwd, identity.runtime))
-    names = tuple(spec.launch.env)
-    filled = dict(zip(names, expand(tuple(spec.launch.env.values()), values), strict=True))
-    return Plan(
-        session_id=session_id,
-        socket=around.settings.sock_dir / socket_name(identity),
-        transcript=values["transcript"],
-        argv=(*expand(spec.launch.argv, values), *extra.start_args),
-        env=session_env(
-            around.environ,
-            filled,
-            dict(extra.variables),
-            strip=spec.launch.strip_env,
-            own={
-                env.PEER_IDENTITY: identity.address,
-                env.PEER_PERSONALITY: identity.personality,
-                env.PEER_RUNTIME: identity.runtime,
-                env.SESSION_ID: session_id,
-                env.MCP_URL: values["mcp_url"],
-                env.ROOT: str(around.settings.root),
-                env.DAEMON_SOCKET: str(around.settings.daemon_socket),
-            },
-        ),
-    )
+
+
+def _takes_a_prompt(spec: RuntimeSpec) -> bool:
+    launch = spec.launch
+    words = (*launch.argv, *launch.resume_argv, *launch.server_argv, *launch.env.values())
+    return any("system_prompt" in placeholders(word) for word in words)
+
+
+def _endpoint(
+    spec: RuntimeSpec, settings: Settings, session_id: str, values: dict[str, str]
+) -> str:
+    """Fill in where the runtime's own server is to listen; return its address with the secret."""
+    values.update(endpoint="", port="", secret="")
+    match spec.launch.endpoint:
+        case "unix":
+            # A new name each time: a stale socket of the one before is in nobody's way.
+            path = settings.sock_dir / f"srv-{session_id[:13]}.sock"
+            values["endpoint"] = str(path)
+            return str(path)
+        case "http":
+            port, secret = _free_port(), secrets.token_urlsafe(24)
+            values.update(endpoint=f"http://127.0.0.1:{port}", port=str(port), secret=secret)
+            return f"http://iapeer:{secret}@127.0.0.1:{port}"
+        case _:
+            return ""
+
+
+def _free_port() -> int:
+    """Return a port nobody listens on; the program takes it a moment later."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _make_folder(folder: Path) -> None:
+    """Make the folder of a record, so that it can be watched before its first line."""
+    if not folder.is_dir():
+        ensure_private_dir(folder)
+
+
+def _length(transcript: str) -> int:
+    try:
+        return Path(transcript).stat().st_size if transcript else 0
+    except OSError:
+        return 0

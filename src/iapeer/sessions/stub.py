@@ -1,8 +1,9 @@
 """First program of a pane: become the agent CLI without a secret on any command line.
 
-Run as `python -I -S stub.py <handoff file>`. The file is JSON `{"argv", "env", "cwd"}`, mode 0600,
-owned by this user; it is unlinked before the exec, so the pane's pid stays the CLI's. Any failure
-prints one line and ends with status 97. Imports nothing of the package: it starts in about 10 ms.
+Run as `python -I -S stub.py <handoff file>`. The file is JSON `{"argv", "env", "cwd", "wait_for"}`,
+mode 0600, owned by this user; it is unlinked before the exec, so the pane's pid stays the CLI's.
+Any failure prints one line and ends with status 97. Imports nothing of the package: it starts in
+about 10 ms.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import os
 import signal
 import stat
 import sys
+import time
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -22,14 +24,19 @@ FAILED = 97
 
 MAX_BYTES = 4 * 1024 * 1024
 
+WAIT_S = 20.0
+"""For the server the program needs (measured: Codex' own is ready after 0.26 s); after it the
+program starts anyway and says itself what is missing."""
+
 
 def main() -> None:
     """Read the handoff file, unlink it, exec. Does not return."""
     try:
         if len(sys.argv) != 2:
             _refuse("give one handoff file")
-        argv, env, cwd = _read(sys.argv[1])
+        argv, env, cwd, wait_for = _read(sys.argv[1])
         os.chdir(cwd)
+        _await_file(wait_for)
         _reset_signals()
         os.execvpe(argv[0], argv, env)  # noqa: S606 - no shell is what we want
     except OSError as error:
@@ -52,8 +59,15 @@ def _reset_signals() -> None:
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
 
-def _read(path: str) -> tuple[list[bytes], dict[bytes, bytes], bytes]:
-    """Return argv, environment and folder, as bytes: the locale has no say in them."""
+def _await_file(path: bytes) -> None:
+    """Wait until `path` is there, at most `WAIT_S`; nothing to wait for is fine."""
+    deadline = time.monotonic() + WAIT_S
+    while path and not os.path.exists(path) and time.monotonic() < deadline:  # noqa: PTH110
+        time.sleep(0.01)
+
+
+def _read(path: str) -> tuple[list[bytes], dict[bytes, bytes], bytes, bytes]:
+    """Return argv, environment, folder and awaited file, as bytes: the locale has no say."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
     with os.fdopen(descriptor, "rb") as file:
         found = os.fstat(descriptor)
@@ -70,7 +84,7 @@ def _read(path: str) -> tuple[list[bytes], dict[bytes, bytes], bytes]:
     env = {_bytes(name): _bytes(value) for name, value in order["env"].items()}
     if not argv:
         raise ValueError
-    return argv, env, _bytes(order["cwd"])
+    return argv, env, _bytes(order["cwd"]), _bytes(order["wait_for"])
 
 
 def _bytes(text: object) -> bytes:

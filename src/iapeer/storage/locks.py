@@ -117,23 +117,54 @@ class TryLock:
             fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
             raise storage_error(error, self._path, "lock") from error
-        while True:
-            try:
-                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                if time.monotonic() >= deadline:
-                    os.close(fd)
-                    return False
-                time.sleep(_POLL_S)
-            else:
-                self._fd = fd
-                return True
+        while not _try_flock(fd):
+            if time.monotonic() >= deadline:
+                os.close(fd)
+                return False
+            time.sleep(_POLL_S)
+        self._fd = fd
+        return True
 
     def release(self) -> None:
         """Give the lock back; harmless when it is not held."""
         fd, self._fd = self._fd, -1
         if fd >= 0:
             os.close(fd)
+
+
+@contextlib.contextmanager
+def hold_folder(path: Path, timeout_s: float, what: str) -> Iterator[None]:
+    """Hold the exclusive lock of a folder itself: for files of the user, who wants no lock file.
+
+    Excludes other processes and other threads that lock the same folder; not re-entrant.
+
+    Raises LockBusy after `timeout_s` seconds, StorageError when the folder can't be opened.
+    """
+    deadline = time.monotonic() + timeout_s
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError as error:
+        raise storage_error(error, path, "lock") from error
+    try:
+        while not _try_flock(fd):
+            if time.monotonic() >= deadline:
+                raise LockBusy(
+                    f"{what} is locked (waited {timeout_s:g} s for {path})",
+                    hint="try again",
+                    retry_after_s=1.0,
+                )
+            time.sleep(_POLL_S)
+        yield
+    finally:
+        os.close(fd)
+
+
+def _try_flock(fd: int) -> bool:
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _acquire(path: Path, timeout_s: float, what: str) -> FileLock:

@@ -25,6 +25,7 @@ class Paths:
         self.daemon_lock = self.state / "daemon.lock"
         self.start_lock = self.state / "start.lock"
         self.pokes = self.state / "pokes"
+        self.changes = self.state / "changes"
         self.run = self.state / "run"
         self.logs = root / "logs" / "iapeer"
         self.pane_logs = root / "logs" / "lifecycle"
@@ -32,6 +33,7 @@ class Paths:
         self.lifecycle_log = self.logs / "lifecycle.log"
         self.exits_log = self.logs / "exits.log"
         self.runtimes = root / "runtimes"
+        self.memory_slot = root / "memory-provider.json"
 
     def peer_home(self, personality: str) -> Path:
         """Return the default folder of a created peer."""

@@ -182,7 +182,8 @@ class FakeArchive:
 class FakeEvidence:
     seen: list[tuple[str, str]] = field(default_factory=list)
 
-    async def prompt_seen(self, session_id: str, text: str) -> int:
+    async def hook_event(self, session_id: str, event: Mapping[str, object]) -> int:
+        text = str(event["prompt"])
         self.seen.append((session_id, text))
         return 1
 

@@ -161,9 +161,9 @@ async def test_the_prompt_hook_needs_a_session_token_and_takes_the_session_from_
 ) -> None:
     hook = {"prompt": "<iap ...>", "session_id": "another", "transcript_path": "/x"}
     for headers in ({}, {"X_IAPeer_Identity": "claude-bob"}, {"X_IAPeer_Token": "wrong"}):
-        assert (await edge.call("POST", "/api/v1/hook/prompt", hook, **headers))[0] == 401
+        assert (await edge.call("POST", "/api/v1/hook/event", hook, **headers))[0] == 401
     assert edge.evidence.seen == []
-    status, answer = await edge.call("POST", "/api/v1/hook/prompt", hook, **TOKEN)
+    status, answer = await edge.call("POST", "/api/v1/hook/event", hook, **TOKEN)
     assert (status, answer) == (200, {"ok": True, "seen": 1})
     assert edge.evidence.seen == [("session-1", "<iap ...>")]
 

@@ -27,7 +27,7 @@ async def _idle(house: House) -> None:
     async def look() -> bool:
         (row,) = await house.live_rows()
         ended = house.records("ann")[-1].get("op") == "end"
-        return ended and row.offset == Path(row.transcript).stat().st_size
+        return ended and row.read_offset == Path(row.transcript).stat().st_size
 
     await until(look)
 

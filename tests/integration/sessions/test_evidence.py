@@ -99,7 +99,7 @@ async def _all_read(house: House) -> None:
 
     async def look() -> bool:
         (row,) = await house.live_rows()
-        return row.offset == Path(row.transcript).stat().st_size
+        return row.read_offset == Path(row.transcript).stat().st_size
 
     await until(look)
 
@@ -110,7 +110,7 @@ async def _idle(house: House) -> None:
 
 
 @pytest.mark.parametrize(
-    ("missing", "source"), [("no_transcript", "prompt hook"), ("no_hook", "transcript@")]
+    ("missing", "source"), [("no_transcript", "hook UserPromptSubmit"), ("no_hook", "transcript@")]
 )
 async def test_each_kind_of_evidence_is_enough_alone(missing: str, source: str) -> None:
     async with open_house("ann", misbehave=missing) as house:

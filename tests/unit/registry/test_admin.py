@@ -16,6 +16,8 @@ from iapeer.core.errors import (
 from iapeer.core.identity import Identity
 from iapeer.core.profile import Profile, RegistryRecord
 from iapeer.registry.admin import (
+    DOCTRINE_NAME,
+    DOCTRINE_TEMPLATE,
     BirthRules,
     CreateSpec,
     RemoveReport,
@@ -27,7 +29,7 @@ from iapeer.registry.admin import (
 )
 from iapeer.registry.index import Registry
 from iapeer.registry.profiles import BirthSpec, read_profile
-from iapeer.storage.paths import Paths, profile_path
+from iapeer.storage.paths import Paths, peer_dir, profile_path
 
 RULES = BirthRules(frozenset({"claude", "codex", "telegram", "notifier"}))
 
@@ -199,6 +201,37 @@ def test_init_needs_a_folder_and_uses_its_name(registry: Registry, tmp_path: Pat
     (tmp_path / "ann").mkdir()
     born = init(registry, BirthSpec(cwd=tmp_path / "ann", runtime="claude"), RULES)
     assert born.record.personality == "ann"
+
+
+def test_a_doctrine_that_was_taken_away_comes_back_with_the_next_create(
+    paths: Paths, registry: Registry
+) -> None:
+    for _ in range(2):
+        create(paths, registry, spec(), RULES)
+        doctrine = peer_dir(paths.peer_home("bob")) / DOCTRINE_NAME
+        assert doctrine.read_text(encoding="utf-8") == DOCTRINE_TEMPLATE
+        doctrine.unlink()
+
+
+def test_a_doctrine_that_is_a_link_is_left_alone_also_when_it_leads_nowhere(
+    paths: Paths, registry: Registry, tmp_path: Path
+) -> None:
+    cwd = tmp_path / "bob"
+    peer_dir(cwd).mkdir(parents=True)
+    link = peer_dir(cwd) / DOCTRINE_NAME
+    link.symlink_to(tmp_path / "shared.md")
+    init(registry, BirthSpec(cwd=cwd, runtime="claude"), RULES)
+    assert link.is_symlink()
+    assert not (tmp_path / "shared.md").exists()
+
+
+def test_a_refused_peer_gets_no_doctrine(paths: Paths, registry: Registry, tmp_path: Path) -> None:
+    create(paths, registry, spec(path=tmp_path / "bob"), RULES)
+    other = tmp_path / "other" / "bob"
+    other.mkdir(parents=True)
+    with pytest.raises(PeerExists):
+        init(registry, BirthSpec(cwd=other, runtime="claude"), RULES)
+    assert list(other.rglob(DOCTRINE_NAME)) == []
 
 
 # --- remove -------------------------------------------------------------------------------------

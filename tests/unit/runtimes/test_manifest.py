@@ -11,7 +11,7 @@ import pytest
 from iapeer.core.errors import ManifestError
 from iapeer.runtimes import manifest
 from iapeer.runtimes.manifest import lookup, parse_manifest
-from iapeer.runtimes.spec import Record
+from iapeer.runtimes.spec import File, Record
 
 README = Path(manifest.__file__).parent / "manifests" / "README.md"
 MINIMAL = 'id = "mytool"\n[launch]\nargv = ["mytool"]\n'
@@ -61,10 +61,11 @@ def test_the_readme_shows_every_key_there_is() -> None:
     shown = tomllib.loads(blocks_of_the_readme()[-1])
     full = parse_manifest(blocks_of_the_readme()[-1], "README.md")
     assert set(shown) == set(full.__struct_fields__)
-    for name in ("launch", "screen", "submit", "control", "evidence", "tested"):
+    for name in ("launch", "screen", "submit", "control", "evidence", "errors", "tested"):
         assert set(shown[name]) == set(getattr(full, name).__struct_fields__), name
     assert set(shown["screen"]["dialogs"][0]) == {"match", "keys"}
-    assert set().union(*shown["evidence"]["records"]) == {"match", "kind", "text", "status"}
+    assert set().union(*shown["evidence"]["records"]) == set(Record.__struct_fields__)
+    assert set(shown["launch"]["files"][0]) == set(File.__struct_fields__)
 
 
 @pytest.mark.requirement("launch:manifest")

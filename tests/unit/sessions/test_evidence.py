@@ -14,12 +14,11 @@ from hypothesis import strategies as st
 
 from iapeer.core.envelope import Envelope, decode, encode, render_for_agent
 from iapeer.core.identity import Intelligence
-from iapeer.core.settings import make_settings
 from iapeer.core.text import safe_text
 from iapeer.runtimes.catalog import Catalog
 from iapeer.runtimes.spec import Record
 from iapeer.sessions import evidence
-from iapeer.sessions.doors.paste import PaneDoor, agent_text
+from iapeer.sessions.doors.text import agent_text, wire_text
 from iapeer.sessions.evidence import Fact, LineBuffer, ids_in, read_line
 
 VICTIM, OWN = "victimvictim", "ownownownown"
@@ -211,6 +210,6 @@ def test_lines_come_one_byte_at_a_time() -> None:
 
 @pytest.mark.parametrize("body", QUOTES)
 def test_the_wire_form_a_router_gets_holds_one_message_too(body: str) -> None:
-    text = PaneDoor(make_settings({"HOME": "/h"}))._text(_envelope(body))
+    text = wire_text(_envelope(body))
     assert ids_in(text) == (OWN,)
     assert decode(text).body == safe_text(body).text

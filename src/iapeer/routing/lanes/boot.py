@@ -15,6 +15,8 @@ from iapeer.runtimes.spec import RuntimeSpec
 from iapeer.sessions.model import LaunchRequest
 
 from .letters import BootBegan, Booted, BootFailed, Report
+from .presence import Start
+from .waking import Beginning
 
 if TYPE_CHECKING:
     from .services import LaneServices
@@ -36,12 +38,17 @@ class Boot:
         self._s = services
         self._report = report
         self._task: asyncio.Task[None] | None = None
+        self.beginning = Beginning(Start())
+        """How the newest boot begins its session."""
 
-    def begin(self) -> None:
+    def begin(self, beginning: Beginning) -> None:
         """Start the child; it posts `BootBegan` when the host lets it, then how it ended."""
+        self.beginning = beginning
         free = self._s.launcher.boot_slot_free
         self.reason = HoldReason.WAKING if free else HoldReason.BOOT_LIMIT
-        self._task = asyncio.create_task(self._run(), name=f"boot {self._identity.address}")
+        self._task = asyncio.create_task(
+            self._run(beginning), name=f"boot {self._identity.address}"
+        )
 
     async def cancel(self) -> None:
         """Take the boot back and wait until nothing of it is left; harmless without one.
@@ -54,10 +61,10 @@ class Boot:
             with contextlib.suppress(asyncio.CancelledError):
                 await task
 
-    async def _run(self) -> None:
+    async def _run(self, beginning: Beginning) -> None:
         """Post exactly one of `Booted`, `BootFailed`, unless cancelled."""
         try:
-            spec, request = self._prepare()
+            spec, request = self._prepare(beginning)
             async with self._s.launcher.permit():
                 self._report(BootBegan())
                 session = await self._s.launcher.launch(request, spec)
@@ -72,11 +79,17 @@ class Boot:
         else:
             self._report(Booted(session))
 
-    def _prepare(self) -> tuple[RuntimeSpec, LaunchRequest]:
+    def _prepare(self, beginning: Beginning) -> tuple[RuntimeSpec, LaunchRequest]:
         """Look up what to start. Raises PeerNotFound, RuntimeUnknown, LaunchFailed."""
         record = self._s.registry.snapshot(allow_stale=True).require(self._identity.personality)
         if record.uid != self._uid:
             raise LaunchFailed(f"{self._identity.address} is another peer of that name now")
         spec = self._s.catalog.get(self._identity.runtime)
-        request = LaunchRequest(uid=self._uid, identity=self._identity, cwd=Path(record.cwd))
+        request = LaunchRequest(
+            uid=self._uid,
+            identity=self._identity,
+            cwd=Path(record.cwd),
+            resume=beginning.native_id,
+            preface=beginning.preface,
+        )
         return spec, request

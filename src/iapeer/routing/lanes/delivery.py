@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING
 
 from iapeer.core.states import Event, HoldReason, MessageState, TurnEnd
 from iapeer.sessions.doors.port import Door, HandOver
+from iapeer.sessions.model import TmuxSession
 from iapeer.storage.faults import fault
 from iapeer.storage.ledger.rows import MessageRow
 
 from .apipause import ApiPause
+from .conversation import Conversation
 from .journal import Journal, envelope_of
 from .letters import Observed, Session
 from .proofs import HUMAN_DEPTH, Taken
@@ -32,8 +34,11 @@ def marker_of(row: MessageRow) -> str:
 class Deliverer:
     """Hands messages over in order, never more than the runtime's window without proof."""
 
-    def __init__(self, journal: Journal, services: LaneServices) -> None:
+    def __init__(
+        self, journal: Journal, services: LaneServices, conversation: Conversation
+    ) -> None:
         self._journal = journal
+        self._conversation = conversation
         self._s = services
         self.depth = HUMAN_DEPTH
         """Causal depth of the newest input of the running turn."""
@@ -60,13 +65,14 @@ class Deliverer:
             await self._journal.hold(HoldReason.BUSY)
             return None if door.acks else await self._wait_for_proof(session, door, waiting)
         head = await self._journal.next()
-        left = await self._pause.left_s()
+        left = await self._pause.left()
+        left_s = left.seconds if left else None
         if head is None:
             self._composer_since = None
-            return left if door.acks or not waiting else self._s.settings.evidence_s
+            return left_s if door.acks or not waiting else self._s.settings.evidence_s
         if left is not None:
-            await self._journal.hold(HoldReason.API_ERROR)
-            return left
+            await self._journal.hold(left.reason)
+            return left.seconds
         reason = await door.probe(session)
         await self._mind_composer(reason)
         if reason is not None:
@@ -105,9 +111,9 @@ class Deliverer:
         self._unproven.difference_update(taken.seen)
         if taken.depth is not None:
             self.depth = taken.depth
-        for end, ids in taken.ended:
+        for fact, end, ids in taken.ended:
             if end == TurnEnd.API_ERROR:
-                await self._pause.begin(ids)
+                await self._pause.begin(ids, fact)
         return taken
 
     async def _hand_over(self, session: Session, door: Door, row: MessageRow) -> None:
@@ -142,6 +148,10 @@ class Deliverer:
     async def _apply(self, session: Session, row: MessageRow, outcome: HandOver) -> None:
         match outcome:
             case HandOver.LANDED:
+                if isinstance(session, TmuxSession):
+                    session.preface = ""
+                if row.topic:
+                    await self._conversation.about(row.topic)
                 await self._journal.advance(row, Event.LAND, final=not session.spec.proves_seen)
                 fault("delivery.landed")
             case HandOver.NOT_HANDED:

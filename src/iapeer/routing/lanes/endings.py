@@ -83,7 +83,10 @@ async def examine(session: TmuxSession) -> Obituary | None:
         return Obituary("server-gone", server_alive=False)
     if not facts.pane_dead:
         if is_alive(*session.pane):
-            return None
+            if session.aux is None or is_alive(*session.aux):
+                return None
+            # The program lives on without its own server: it can neither hear nor do anything.
+            return Obituary("own-server-exit", server_alive=True)
         facts = await _until_tmux_knows(session, facts)
         if facts is None:
             return Obituary("server-gone", server_alive=False)
@@ -196,7 +199,7 @@ async def _read_record(row: SessionRow, journal: Journal, services: LaneServices
     follower = TranscriptFollower(
         Path(row.transcript),
         spec.evidence.records,
-        row.offset,
+        row.read_offset,
         lambda facts, offset: found.append((facts, offset)),
     )
     follower.read_new()

@@ -141,10 +141,9 @@ class Journal:
         """Take facts and the offset up to which the record was read, in one transaction."""
         now = self._s.clock.now()
         try:
-            records = self._s.catalog.get(self.identity.runtime).evidence.records
+            has_turns = self._s.catalog.get(self.identity.runtime).tells_turns
         except RuntimeUnknown:
-            records = ()
-        has_turns = any(record.kind == "turn_end" for record in records)
+            has_turns = False
 
         def apply(conn: Connection) -> proofs.Taken:
             taken = proofs.take(conn, session_id, facts, now, has_turns=has_turns)
@@ -156,6 +155,12 @@ class Journal:
         for message_id in taken.changed:
             self._s.waits.changed(message_id)
         return taken
+
+    async def move(self, session_id: str, native_id: str, transcript: str) -> None:
+        """Remember that a session talks in another conversation now."""
+        await self._s.ledger.write(
+            lambda c: rows.set_conversation(c, session_id, transcript, native_id)
+        )
 
     async def end_session_turn(self, session_id: str, *, died: bool) -> None:
         """Settle the turn a session did not finish.

@@ -44,8 +44,9 @@ from .letters import (
     Wakers,
 )
 from .mailbox import Mailbox
-from .presence import Hold, Phase, Presence, Start
-from .watching import tell, watch
+from .presence import Hold, Phase
+from .waking import Beginning, Waking
+from .watching import follow, tell, watch
 
 if TYPE_CHECKING:
     from .services import LaneServices
@@ -67,7 +68,8 @@ class Lane:
         self.session: Session | None = None
         self._s = services
         self._journal = Journal(uid, identity, services)
-        self._deliverer = Deliverer(self._journal, services)
+        self._waking = Waking(self._journal, identity, services)
+        self._deliverer = Deliverer(self._journal, services, self._waking.conversation)
         self._box = Mailbox(services.clock)
         self._boot = Boot(uid, identity, services, self._box.report)
         self._adoptee: SessionRow | None = None
@@ -145,10 +147,12 @@ class Lane:
         finally:
             await self._cancel_boot()
             self._wakers.failed(LaunchFailed(f"{self.identity.address}: the daemon is stopping"))
-            if self.session is not None:
-                self.session.release()
-            if isinstance(self.session, TmuxSession):
-                await self.session.tmux.close()
+            match self.session:
+                case TmuxSession() as session:
+                    await session.release()
+                    await session.tmux.close()
+                case InboxSession() as session:
+                    session.release()
 
     async def _step(self) -> None:
         box = self._box
@@ -208,28 +212,20 @@ class Lane:
     # -- coming up --------------------------------------------------------------------------
 
     async def _wake(self) -> None:
-        spec = self._s.catalog.get(self.identity.runtime)
-        faults, last = await self._journal.faults()
-        presence = Presence(
-            stopped=self.stopped,
-            connects_itself=spec.kind == "service",
-            faults=faults,
-            last_fault_at=last,
-        )
-        answer = self._s.decide(presence, self._s.clock.now())
+        answer = await self._waking.ask(stopped=self.stopped)
         self.broken = isinstance(answer, Hold) and answer.reason == HoldReason.BROKEN
-        if isinstance(answer, Start):
-            await self._boot_now()
+        if isinstance(answer, Beginning):
+            await self._boot_now(answer)
             await self._journal.hold(self._boot.reason)
             return
         await self._journal.hold(answer.reason)
         if answer.retry_s is not None:
             self._box.look_in(answer.retry_s)
 
-    async def _boot_now(self) -> None:
+    async def _boot_now(self, beginning: Beginning) -> None:
         await self._bury_leftovers()
         self.phase = Phase.BOOTING
-        self._boot.begin()
+        self._boot.begin(beginning)
 
     async def _bury_leftovers(self) -> None:
         """Settle sessions that ended while the ledger took no writes; only with none of our own.
@@ -266,7 +262,7 @@ class Lane:
             self._adoptee, self.phase = None, Phase.ASLEEP
             await endings.bury(row, self._journal, self._s)
             if self._wakers:
-                await self._boot_now()
+                await self._boot_now(await self._waking.wish())
         else:
             self._s.log("adopt", identity=self.identity.address, session=session.id)
             await self._go_live(session)
@@ -286,7 +282,7 @@ class Lane:
             try:
                 await watch(session, self._s, self._box.report)
             except StorageError:
-                session.release()
+                await session.release()
                 raise
         self.session, self.phase = session, Phase.LIVE
         self._s.by_session[session.id] = self
@@ -300,12 +296,11 @@ class Lane:
             case BootBegan():
                 self._boot.reason = HoldReason.WAKING
             case Booted(session):
-                self._s.log("wake", **self._names(), mode="fresh", session=session.id)
-                await self._go_live(session)
-                self._wakers.woke()
+                await self._on_booted(session)
             case BootFailed(error):
                 self.phase = Phase.ASLEEP
                 self._s.log("wake", **self._names(), mode="fail", reason=error.message)
+                self._waking.conversation.lose(self._boot.beginning.native_id)
                 await self._journal.fault("boot", error.message)
                 self._wakers.failed(error)
             case Died(session_id):
@@ -314,6 +309,23 @@ class Lane:
                 await self._on_observed(report)
         self._box.work = True
 
+    async def _on_booted(self, session: TmuxSession) -> None:
+        begun = self._boot.beginning
+        cause = begun.start.cause
+        if begun.native_id and session.mode == "fresh":
+            cause = f"{cause.removesuffix('-resume')}-no-resume"
+        self._s.log(
+            "wake",
+            **self._names(),
+            mode=session.mode,
+            cause=cause,
+            ref=begun.native_id,
+            session=session.id,
+        )
+        await self._waking.conversation.began(fresh=session.mode == "fresh", topic=begun.topic)
+        await self._go_live(session)
+        self._wakers.woke()
+
     async def _on_observed(self, observed: Observed) -> None:
         """Take evidence; a hook is ahead of the record, which tells where the last turn ended."""
         session = self.session
@@ -321,6 +333,9 @@ class Lane:
             session.follower.read_new()
             await self._drain_evidence(session.id)
         await self._deliverer.observed(observed)
+        if isinstance(session, TmuxSession) and session.id == observed.session_id:
+            for fact in observed.facts:
+                await follow(session, fact, self._journal, self._s, self._box.report)
 
     async def _on_control(self, control: Control) -> None:
         match control:
@@ -347,6 +362,7 @@ class Lane:
                 await self._journal.mark_stopped()
                 self.stopped = True
                 action = "stopped"
+                await self._waking.conversation.park()
                 await self._end("stopped")
                 await self._journal.hold(HoldReason.STOPPED)
                 done.set_result(action)
@@ -375,7 +391,7 @@ class Lane:
                 code="no_screen",
             )
         if self.phase == Phase.ASLEEP:
-            await self._boot_now()
+            await self._boot_now(await self._waking.wish())
         self._wakers.add(done)
 
     async def _on_attached(self, session: InboxSession) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Literal
 
 from iapeer.core.states import HoldReason
 
@@ -33,11 +34,30 @@ class Presence:
     connects_itself: bool
     faults: int = 0
     last_fault_at: float = 0.0
+    can_resume: bool = False
+    """Whether there is an earlier conversation that its runtime can go on with."""
+    parked: bool = False
+    """Whether the last session was ended by us, to be gone on with."""
+    fresh_next: bool = False
+    """Whether somebody asked for the next session to be a fresh one."""
+    ephemeral: bool = False
+    """Whether each task gets a session of its own."""
+    human: bool = False
+    """Whether a person speaks with it through an interface of theirs."""
+    left_queued: bool = False
+    """Whether messages went down with a session whose runtime keeps its queue over a crash."""
+    topic: str = ""
+    """Topic of the message that asks for the session."""
+    topics: frozenset[str] = frozenset()
+    """Topics the earlier conversation was about."""
 
 
 @dataclass(frozen=True)
 class Start:
-    """Start a session."""
+    """Start a session; `cause` is the contract's word for why it is fresh or gone on with."""
+
+    mode: Literal["fresh", "resume"] = "fresh"
+    cause: str = "first-wake"
 
 
 @dataclass(frozen=True)

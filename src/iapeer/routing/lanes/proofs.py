@@ -24,13 +24,13 @@ HUMAN_DEPTH = -1
 class Taken:
     """What came of some facts.
 
-    `changed` are ids whose state changed, `ended` are turns that ended with their messages' ids,
+    `changed` are ids whose state changed, `ended` are ends of turns with their messages' ids,
     `depth` is the causal depth of the newest input, None when there was none.
     """
 
     changed: list[str] = field(default_factory=list)
     seen: list[str] = field(default_factory=list)
-    ended: list[tuple[TurnEnd, list[str]]] = field(default_factory=list)
+    ended: list[tuple[Fact, TurnEnd, list[str]]] = field(default_factory=list)
     depth: int | None = None
 
 
@@ -48,6 +48,7 @@ def take(
     for fact in facts:
         match fact.kind:
             case "user":
+                rows.mark_heard(conn, session_id)
                 for seen in _take_input(conn, fact, open_rows, taken, now):
                     if has_turns:
                         turns.begin_turn(conn, seen, now)
@@ -55,9 +56,9 @@ def take(
                 _take_enqueue(conn, fact, open_rows, taken, now)
             case "turn_end":
                 end = _turn_end(fact.status)
-                taken.ended.append((end, turns.end_turn(conn, session_id, end, now)))
+                taken.ended.append((fact, end, turns.end_turn(conn, session_id, end, now, fact.at)))
                 taken.depth = HUMAN_DEPTH
-            case "turn_start" | "dequeue":
+            case "turn_start" | "dequeue" | "compacted" | "session":
                 pass
     return taken
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import traceback
 from collections.abc import Callable
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from iapeer.core.errors import IapeerError
+from iapeer.sessions.evidence import Fact
 from iapeer.sessions.follow import TranscriptFollower
 from iapeer.storage.ledger import sessions as rows
 
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
     from iapeer.core.identity import Identity
     from iapeer.sessions.model import TmuxSession
 
+    from .journal import Journal
     from .services import LaneServices, LifecycleLog
 
 
@@ -39,18 +42,65 @@ async def watch(
     The record is read on from where the ledger says that it was read to.
     """
     session_id = session.id
-    records = session.spec.evidence.records
     row = await services.ledger.read(lambda c: rows.get_session(c, session_id))
-    for pid, start in (session.server, session.pane):
+    for pid, start in session.processes:
         handle = services.deaths.watch(pid, start, lambda: report(Died(session_id)))
         session.stops.append(handle.cancel)
-    if row is None or not row.transcript or not records:
+    for door in session.spec.doors:
+        if door in services.channels:
+            session.channel = services.channels[door](
+                session, lambda facts: report(Observed(session_id, tuple(facts)))
+            )
+            await session.channel.start()
+            break
+    if row is not None:
+        _read_on(session, row.read_offset, services, report)
+
+
+def _read_on(
+    session: TmuxSession, offset: int, services: LaneServices, report: Callable[[Report], None]
+) -> None:
+    """Follow the session's record from `offset` on; without one there is nothing to follow."""
+    records = session.spec.evidence.records
+    if not session.transcript or not records:
         return
+    session_id = session.id
     session.follower = TranscriptFollower(
-        Path(row.transcript),
+        Path(session.transcript),
         records,
-        row.offset,
+        offset,
         lambda facts, offset: report(Observed(session_id, tuple(facts), offset)),
     )
     session.stops.append(session.follower.stop)
     session.follower.start(services.notifier)
+
+
+async def follow(
+    session: TmuxSession,
+    fact: Fact,
+    journal: Journal,
+    services: LaneServices,
+    report: Callable[[Report], None],
+) -> None:
+    """Move on when the runtime says that it talks in another conversation now.
+
+    A person's `/clear` makes a new one in the same program; so does a runtime that keeps its record
+    elsewhere than its manifest says.
+    """
+    native_id = fact.native_id or session.native_id
+    transcript = fact.transcript or session.transcript
+    if (native_id, transcript) == (session.native_id, session.transcript):
+        return
+    moved = transcript != session.transcript
+    await journal.move(session.id, native_id, transcript)
+    session.native_id, session.transcript = native_id, transcript
+    services.log(
+        "conversation", identity=journal.identity.address, session=session.id, ref=native_id
+    )
+    if not moved or not session.spec.evidence.records:
+        return
+    if session.follower is not None:
+        session.follower.stop()
+    with contextlib.suppress(OSError):
+        # Its folder is not there: no record can be followed, its hooks still tell.
+        _read_on(session, 0, services, report)

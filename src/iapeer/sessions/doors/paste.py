@@ -8,59 +8,40 @@ A composer that holds a person's draft is never touched.
 from __future__ import annotations
 
 import asyncio
-from datetime import datetime
 
-import msgspec
-
-from iapeer.core.envelope import Envelope, encode, render_for_agent
+from iapeer.core.envelope import Envelope
 from iapeer.core.settings import Settings
 from iapeer.core.states import HoldReason
-from iapeer.core.text import safe_text
 from iapeer.sessions.model import TmuxSession
 from iapeer.sessions.screen import Composer, Marks, Screen, read_screen
 from iapeer.storage.faults import fault
 
 from .port import HandOver
+from .text import handed_text, wire_text
 
 POLL_S = 0.005
 """Between two looks at a screen; one look costs 0.15 ms through the control client (measured)."""
 RE_ENTER_S = 0.5
 """An Enter that changed nothing for this long was swallowed; it is pressed again after a look."""
 
+_BEGINNING = 20
+"""Characters of a preface that are looked for: a terminal wraps and shortens what follows."""
 _FILLED = frozenset({"text", "paste_chip"})
 
 
-def agent_text(envelope: Envelope, now: datetime) -> str:
-    """Return what a terminal agent is given: the compact form, free of control characters."""
-    return render_for_agent(encode(safe_envelope(envelope)), now)
-
-
-def safe_envelope(envelope: Envelope) -> Envelope:
-    """Return the envelope with every text a peer chose made safe for a terminal.
-
-    Before the markup is made, never after: what is dropped from a finished envelope can join
-    `]` and `]>`, or `</m` and `sg>`, and a body would end its own envelope and begin another's.
-    """
-    topic = envelope.topic
-    return msgspec.structs.replace(
-        envelope,
-        body=safe_text(envelope.body).text,
-        topic=None if topic is None else safe_text(topic).text,
-        attachments=tuple(safe_text(path).text for path in envelope.attachments),
-    )
-
-
-def is_only_ours(composer: Composer, marks: Marks) -> bool:
+def is_only_ours(composer: Composer, marks: Marks, preface: str = "") -> bool:
     """Whether a filled composer holds our paste and nothing that a person typed beside it.
 
-    An unfolded paste begins with the open tag and ends with the close tag; a folded one is a
-    single chip. Texts are not compared: a terminal does not show every character.
+    An unfolded paste begins with the open tag, or the preface before it, and ends with the close
+    tag; a folded one is a single chip. Texts are not compared: a terminal does not show every
+    character.
     """
     text = composer.text
     if composer.kind == "paste_chip":
         starts = any(text.startswith(pattern) for pattern in marks.paste_patterns)
         return starts and text.find("]") == len(text) - 1
-    return text.startswith("<iap ") and text.endswith("</iap>")
+    begins = text.startswith("<iap ") or bool(preface and text.startswith(preface[:_BEGINNING]))
+    return begins and text.endswith("</iap>")
 
 
 class PasteDoor:
@@ -90,7 +71,7 @@ class PasteDoor:
 
     async def hand_over(self, session: TmuxSession, envelope: Envelope, marker: str) -> HandOver:
         """Paste, let it settle, press Enter, see the composer clear."""
-        text = self._text(envelope)
+        text = self._text(session, envelope)
         fault("paste.before_paste")
         # The journal's fsync stands between the lane's look and this: somebody may type by now.
         if await self.probe(session) is not None:
@@ -104,8 +85,8 @@ class PasteDoor:
         await self._settle(session)
         return await self._submit(session, marker)
 
-    def _text(self, envelope: Envelope) -> str:
-        return agent_text(envelope, datetime.now().astimezone())
+    def _text(self, session: TmuxSession, envelope: Envelope) -> str:
+        return handed_text(session, envelope)
 
     async def finish(self, session: TmuxSession, marker: str) -> HandOver:
         """Go by the two options in the server, and by what the composer holds."""
@@ -147,7 +128,9 @@ class PasteDoor:
         entered, shown, press_at = False, False, loop.time()
         while loop.time() < deadline:
             composer = (await self._look(session)).composer
-            if composer.kind in _FILLED and not is_only_ours(composer, session.marks):
+            if composer.kind in _FILLED and not is_only_ours(
+                composer, session.marks, session.preface
+            ):
                 return HandOver.BLOCKED
             shown = shown or composer.kind in _FILLED
             if entered and composer.kind not in _FILLED:
@@ -169,5 +152,5 @@ class PaneDoor(PasteDoor):
 
     name = "pane"
 
-    def _text(self, envelope: Envelope) -> str:
-        return encode(safe_envelope(envelope))
+    def _text(self, _session: TmuxSession, envelope: Envelope) -> str:
+        return wire_text(envelope)

@@ -148,6 +148,29 @@ class TmuxServer:
         self._server = server
         self._poked = None
 
+    async def add(self, session: str, argv: Sequence[str], *, cwd: Path) -> None:
+        """Start a second session of this server that runs `argv` (no shell) in `cwd`.
+
+        It ends with the server, and people who attach do not see it. Raises TmuxError.
+        """
+        columns, rows = DEFAULT_SIZE
+        size = ["-x", str(columns), "-y", str(rows)]
+        command = ["new-session", "-d", "-s", check_session(session), *size]
+        await self._request([[*command, "-c", str(cwd).replace("#", "##"), "--", *argv]])
+
+    async def program_of(self, session: str) -> tuple[int, int] | None:
+        """Return (pid, start time) of what runs in a session of this server, None if it ended.
+
+        Raises TmuxError when it can't be known.
+        """
+        command = ["list-panes", "-t", pane(session), "-F", "#{pane_dead}|#{pane_pid}"]
+        try:
+            dead, _, pid = (await self._request([command]))[0].partition("|")
+        except (SessionGone, IndexError):
+            return None
+        start = None if dead == "1" else process.start_time(int(pid))
+        return None if start is None else (int(pid), start)
+
     async def facts(self) -> PaneFacts | None:
         """Look at server and pane; None only when the server is provably gone.
 

@@ -122,7 +122,9 @@ class Purged(msgspec.Struct, frozen=True, kw_only=True):
 class NewSession(msgspec.Struct, frozen=True, kw_only=True):
     """A session that is about to be started; `mode` says how (`fresh`, `resume`, ...).
 
-    `token_sha256` is empty for a session that gets no token.
+    `token_sha256` is empty for a session that gets no token. `native_id` is the runtime's own name
+    of the conversation, `transcript` the file that is followed and `read_offset` the byte up to
+    which it was read; `endpoint` is the address of the runtime's own server.
     """
 
     id: str
@@ -134,6 +136,12 @@ class NewSession(msgspec.Struct, frozen=True, kw_only=True):
     socket: str
     mode: str
     started_at: float
+    native_id: str = ""
+    transcript: str = ""
+    read_offset: int = 0
+    endpoint: str = ""
+    heard: bool = False
+    """Whether anything was said in its conversation, so that it can be gone on with."""
 
 
 class Birth(msgspec.Struct, frozen=True, kw_only=True):
@@ -147,20 +155,13 @@ class Birth(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SessionRow(NewSession, frozen=True, kw_only=True):
-    """A stored session; it is live until `ended_at` is set.
-
-    `native_id` is the runtime's own name of the conversation, `transcript` the file that is
-    followed and `offset` the byte up to which it was read.
-    """
+    """A stored session; it is live until `ended_at` is set."""
 
     server_pid: int | None
     server_start: float | None
     pane_id: str
     pane_pid: int | None
     pane_start: float | None
-    native_id: str
-    transcript: str
-    offset: int
     ready_at: float | None
     ended_at: float | None
     end_cause: str
@@ -196,7 +197,7 @@ MESSAGE_COLUMNS = (
 SESSION_COLUMNS = (
     "id, uid, runtime, personality, token_sha256, cwd, socket, mode, started_at, server_pid,"
     " server_start, pane_id, pane_pid, pane_start, native_id, transcript, read_offset, ready_at,"
-    " ended_at, end_cause"
+    " ended_at, end_cause, endpoint, heard"
 )
 """The order `session_row` expects."""
 
@@ -257,8 +258,10 @@ def session_row(values: tuple[Any, ...]) -> SessionRow:
         pane_start=values[13],
         native_id=values[14],
         transcript=values[15],
-        offset=values[16],
+        read_offset=values[16],
         ready_at=values[17],
         ended_at=values[18],
         end_cause=values[19],
+        endpoint=values[20],
+        heard=bool(values[21]),
     )

@@ -9,7 +9,7 @@ import sqlite3
 
 from iapeer.core.errors import StorageError
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 """`user_version` of a ledger this program writes."""
 
 APPLICATION_ID = 0x49415031
@@ -167,7 +167,15 @@ _VERSION_1 = (
     "INSERT INTO counters (name, value) VALUES ('foreign_writes', 0), ('probe', 0)",
 )
 
-_STEPS: tuple[tuple[str, ...], ...] = (_VERSION_1,)
+# `endpoint` is the address of the runtime's own server, with its password if it has one: a daemon
+# that adopts the session must find it again.
+_VERSION_2 = (
+    "ALTER TABLE sessions ADD COLUMN endpoint TEXT NOT NULL DEFAULT ''",
+    "ALTER TABLE sessions ADD COLUMN heard INTEGER NOT NULL DEFAULT 0",
+    "CREATE INDEX sessions_identity ON sessions (uid, runtime, started_at)",
+)
+
+_STEPS: tuple[tuple[str, ...], ...] = (_VERSION_1, _VERSION_2)
 
 
 def check_owner(conn: sqlite3.Connection, name: str) -> int:

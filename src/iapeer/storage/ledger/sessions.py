@@ -73,6 +73,21 @@ def set_offset(
     )
 
 
+def mark_heard(conn: sqlite3.Connection, session_id: str) -> None:
+    """Record that something was said in the conversation of a session."""
+    conn.execute("UPDATE sessions SET heard = 1 WHERE id = ? AND heard = 0", (session_id,))
+
+
+def set_conversation(
+    conn: sqlite3.Connection, session_id: str, transcript: str, native_id: str
+) -> SessionRow:
+    """Record that a session talks in another conversation now; its record is read from the start.
+
+    Raises StorageError for an unknown id.
+    """
+    return set_offset(conn, session_id, transcript, native_id, 0)
+
+
 def end_session(conn: sqlite3.Connection, session_id: str, cause: str, now: float) -> bool:
     """End a session, which revokes its token; return False when it had ended already.
 
@@ -103,6 +118,15 @@ def all_sessions(conn: sqlite3.Connection) -> list[SessionRow]:
 def live_of(conn: sqlite3.Connection, uid: str, runtime: str) -> SessionRow | None:
     """Return the newest live session of an identity, or None."""
     where = "uid = ? AND runtime = ? AND ended_at IS NULL ORDER BY started_at DESC, rowid DESC"
+    return _first(conn, where, (uid, runtime))
+
+
+def last_of(conn: sqlite3.Connection, uid: str, runtime: str) -> SessionRow | None:
+    """Return the newest session of an identity that was ever ready, live or ended, or None."""
+    where = (
+        "uid = ? AND runtime = ? AND ready_at IS NOT NULL AND mode <> 'stream'"
+        " ORDER BY started_at DESC, rowid DESC"
+    )
     return _first(conn, where, (uid, runtime))
 
 

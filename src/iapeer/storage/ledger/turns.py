@@ -22,21 +22,38 @@ def begin_turn(conn: sqlite3.Connection, row: MessageRow, now: float) -> None:
     )
 
 
-def open_messages(conn: sqlite3.Connection, session_id: str) -> list[MessageRow]:
-    """Return the messages of a session's running turn, in order of acceptance."""
+def open_messages(
+    conn: sqlite3.Connection, session_id: str, before: float | None = None
+) -> list[MessageRow]:
+    """Return the messages of a session's running turn, in order of acceptance.
+
+    With `before` only those that were seen by then.
+    """
     found = conn.execute(
-        "SELECT message_id FROM turns WHERE session_id = ? AND turn_end = ''", (session_id,)
+        "SELECT message_id FROM turns WHERE session_id = :session AND turn_end = ''"
+        " AND (:before IS NULL OR seen_at <= :before)",
+        {"session": session_id, "before": before},
     ).fetchall()
     rows = [row for (message_id,) in found if (row := get(conn, message_id)) is not None]
     return sorted(rows, key=lambda row: row.seq)
 
 
-def end_turn(conn: sqlite3.Connection, session_id: str, end: TurnEnd, now: float) -> list[str]:
-    """Note how a session's running turn ended; return the ids of its messages."""
-    ids = [row.id for row in open_messages(conn, session_id)]
+def end_turn(
+    conn: sqlite3.Connection,
+    session_id: str,
+    end: TurnEnd,
+    now: float,
+    before: float | None = None,
+) -> list[str]:
+    """Note how a session's running turn ended; return the ids of its messages.
+
+    With `before` only for messages that were seen by then: those after it are of the next turn.
+    """
+    ids = [row.id for row in open_messages(conn, session_id, before)]
     conn.execute(
-        "UPDATE turns SET turn_end = ?, ended_at = ? WHERE session_id = ? AND turn_end = ''",
-        (end, now, session_id),
+        "UPDATE turns SET turn_end = :end, ended_at = :now WHERE session_id = :session"
+        " AND turn_end = '' AND (:before IS NULL OR seen_at <= :before)",
+        {"end": end, "now": now, "session": session_id, "before": before},
     )
     return ids
 

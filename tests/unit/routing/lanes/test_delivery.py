@@ -25,6 +25,7 @@ def test_a_wait_for_proof_lasts_as_long_as_it_lasts(jump_s: float) -> None:
     deliverer = Deliverer(
         SimpleNamespace(),  # type: ignore[arg-type]
         SimpleNamespace(clock=clock, settings=SETTINGS),  # type: ignore[arg-type]
+        SimpleNamespace(),  # type: ignore[arg-type]
     )
     assert deliverer._waited_s([_row(1)]) == 0
     clock.advance(4)
@@ -42,6 +43,7 @@ def test_a_new_session_begins_anew() -> None:
     deliverer = Deliverer(
         SimpleNamespace(),  # type: ignore[arg-type]
         SimpleNamespace(clock=clock, settings=SETTINGS),  # type: ignore[arg-type]
+        SimpleNamespace(),  # type: ignore[arg-type]
     )
     deliverer._waited_s([_row(1)])
     clock.advance(9)

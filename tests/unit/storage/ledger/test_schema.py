@@ -9,7 +9,7 @@ import pytest
 
 from iapeer.core.errors import StorageError
 from iapeer.core.states import TRANSITIONS, UNDELIVERED, Event, MessageState
-from iapeer.storage.ledger import messages, schema
+from iapeer.storage.ledger import messages, schema, sessions
 from tests.unit.storage.ledger.samples import NOW, accepted
 
 
@@ -42,16 +42,17 @@ def test_an_old_ledger_gets_only_the_steps_it_lacks(
 ) -> None:
     row = accepted(conn)
     monkeypatch.setattr(schema, "_STEPS", (*schema._STEPS, ("CREATE TABLE later (x)",)))
-    monkeypatch.setattr(schema, "SCHEMA_VERSION", 2)
+    newer = schema.SCHEMA_VERSION + 1
+    monkeypatch.setattr(schema, "SCHEMA_VERSION", newer)
     schema.migrate(conn)
-    assert conn.execute("PRAGMA user_version").fetchone() == (2,)
+    assert conn.execute("PRAGMA user_version").fetchone() == (newer,)
     assert conn.execute("SELECT count(*) FROM later").fetchone() == (0,)
     assert messages.get(conn, row.id) == row
 
 
 @pytest.mark.parametrize(
     ("pragma", "code"),
-    [("user_version = 2", "newer_ledger"), ("application_id = 7", "foreign_ledger")],
+    [("user_version = 99", "newer_ledger"), ("application_id = 7", "foreign_ledger")],
 )
 def test_what_is_not_ours_is_refused(conn: sqlite3.Connection, pragma: str, code: str) -> None:
     conn.execute(f"PRAGMA {pragma}")
@@ -104,3 +105,20 @@ def test_the_frequent_questions_use_their_index(
         plan = " ".join(str(row[3]) for row in conn.execute(f"EXPLAIN QUERY PLAN {statement}"))
         assert index in plan, statement
         assert "TEMP B-TREE" not in plan or "ttl" in index, plan
+
+
+def test_a_ledger_of_the_first_version_keeps_its_sessions(tmp_path: Path) -> None:
+    with contextlib.closing(sqlite3.connect(tmp_path / "old.db", isolation_level=None)) as conn:
+        for statement in schema._VERSION_1:
+            conn.execute(statement)
+        conn.execute(f"PRAGMA application_id = {schema.APPLICATION_ID}")
+        conn.execute("PRAGMA user_version = 1")
+        conn.execute(
+            "INSERT INTO sessions (id, uid, runtime, personality, token_sha256, cwd, socket, mode,"
+            " started_at, native_id)"
+            " VALUES ('s', 'u', 'demo', 'ann', 't', '/', '/k', 'fresh', 1, 'n')"
+        )
+        schema.migrate(conn)
+        row = sessions.get_session(conn, "s")
+    assert row is not None
+    assert (row.native_id, row.endpoint, row.heard) == ("n", "", False)

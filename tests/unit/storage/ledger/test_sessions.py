@@ -15,7 +15,7 @@ BIRTH = Birth(server_pid=10, server_start=11.5, pane_id="%0", pane_pid=12, pane_
 
 def test_a_session_walks_from_start_to_end(conn: sqlite3.Connection) -> None:
     row = sessions.open_session(conn, a_session(mode="resume"))
-    assert (row.mode, row.server_pid, row.ready_at, row.ended_at, row.offset) == (
+    assert (row.mode, row.server_pid, row.ready_at, row.ended_at, row.read_offset) == (
         "resume",
         None,
         None,
@@ -29,7 +29,7 @@ def test_a_session_walks_from_start_to_end(conn: sqlite3.Connection) -> None:
     row = sessions.mark_ready(conn, row.id, NOW + 1)
     assert sessions.mark_ready(conn, row.id, NOW + 2).ready_at == NOW + 1
     row = sessions.set_offset(conn, row.id, "/t.jsonl", "native", 1 << 40)
-    assert (row.transcript, row.native_id, row.offset) == ("/t.jsonl", "native", 1 << 40)
+    assert (row.transcript, row.native_id, row.read_offset) == ("/t.jsonl", "native", 1 << 40)
     assert sessions.get_session(conn, row.id) == row
     assert sessions.end_session(conn, row.id, "reaped", NOW + 3)
     assert not sessions.end_session(conn, row.id, "died", NOW + 4)

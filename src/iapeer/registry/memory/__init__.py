@@ -1,0 +1,1 @@
+"""Memory: the slot of a provider, the agents' own memory, and what their configuration is told."""

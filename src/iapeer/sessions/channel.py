@@ -1,0 +1,31 @@
+"""A live connection to a runtime's own server: hands over without typing, tells what it proves."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from .evidence import Fact
+
+Report = Callable[[Sequence[Fact]], None]
+"""Takes facts in the order they happened; called in the event loop, never blocks."""
+
+
+class Channel(Protocol):
+    """What a lane needs of every such connection; the doors know their own kind."""
+
+    @property
+    def native_id(self) -> str:
+        """The runtime's own id of the conversation, empty until it is known."""
+
+    async def start(self) -> None:
+        """Begin to connect, in the background; a server that is not up is tried again."""
+
+    async def close(self) -> None:
+        """Disconnect for good; nothing is reported afterwards. Bounded."""
+
+    async def interrupt(self) -> bool:
+        """Stop the running turn; False when there is none or it can't be told."""
+
+    async def compact(self) -> bool:
+        """Shorten the context; False when the server refuses or can't be reached."""
