@@ -24,11 +24,14 @@ ifeq ($(findstring utf8,$(subst -,,$(subst UTF,utf,$(firstword $(LC_ALL) $(LC_CT
 export LC_ALL := C.UTF-8
 endif
 
+# By another name: a recipe with the usual one would run even under `make -n`.
+THIS_MAKE := $(MAKE)
+
 say = @printf '==> %s\n' $(1)
 
 .PHONY: help
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z][a-z-]*:.*## /{printf "  make %-10s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z][a-z-]*:.*## /{printf "  make %-13s %s\n", $$1, $$2}' Makefile
 
 .PHONY: demo
 demo: setup tmux ## Watch a team of agents talk, offline (RUNTIME=claude for a real one)
@@ -43,9 +46,16 @@ tmux: ## Make sure that tmux 3.2 or newer is there
 	@sh scripts/ensure_tmux.sh
 
 .PHONY: test
-test: setup tmux check ## Run the checks and all tests
-	$(call say,"tests")
-	@PYTHONWARNDEFAULTENCODING=1 $(PY) -m pytest -n 2 --dist worksteal $(ARGS)
+test: setup tmux ## Run the checks and all tests, with the real agents where npm is
+	@MAKE="$(THIS_MAKE)" sh scripts/test.sh all $(ARGS)
+
+.PHONY: test-real
+test-real: setup tmux ## Run Claude Code and Codex against a simulated model, offline (ARGS="tests/real -k claude")
+	@sh scripts/test.sh real $(ARGS)
+
+.PHONY: test-real-all
+test-real-all: setup tmux ## The same with opencode and Qwen Code too
+	@sh scripts/test.sh real-all $(ARGS)
 
 .PHONY: check
 check: setup ## Run the checks that run no product code: lint, format, types, layers

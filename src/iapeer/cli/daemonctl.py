@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 from iapeer import __version__
 from iapeer.core.errors import IapeerError
 from iapeer.core.settings import parse_port
 from iapeer.daemon import discovery
+from iapeer.registry.memory.slot import read_slot, slot_facts, slot_line
 from iapeer.storage.paths import Paths
 
 from . import output, wire
@@ -42,26 +44,31 @@ def daemon(call: Call) -> int:
 def status(call: Call) -> int:
     """Say whether the daemon answers a real request; returns 0 only then."""
     as_json = call.has("json")
+    paths = Paths(load_settings().root)
+    slot, now = read_slot(paths.memory_slot), time.time()
     try:
         wire.ask("GET", "/api/v1/ping", timeout_s=STATUS_TIMEOUT_S)
         facts = wire.ask("GET", "/api/v1/status", timeout_s=STATUS_TIMEOUT_S)["status"]
     except IapeerError as error:
         if as_json:
             unhealthy = {"code": error.code, "message": error.message, "hint": error.hint}
-            output.emit({"version": __version__, "healthy": False, "error": unhealthy})
+            facts = {"memory": slot_facts(slot, now)}
+            output.emit({"version": __version__, "healthy": False, "error": unhealthy, **facts})
         else:
             output.say(f"iapeer {__version__}\ndaemon: NOT healthy ({error.message})")
+            output.say(slot_line(slot, now))
             if error.hint:
                 output.warn(f"hint: {error.hint}")
         return 1
-    found = discovery.read(Paths(load_settings().root).discovery)
+    found = discovery.read(paths.discovery)
     where = {"tcp": found.tcp if found else None, "sock": found.sock if found else None}
     if as_json:
-        output.emit({"version": __version__, "healthy": True, **where, "daemon": facts})
+        shown = {"version": __version__, "healthy": True, **where, "daemon": facts}
+        output.emit({**shown, "memory": slot_facts(slot, now)})
         return 0
     output.say(f"iapeer {__version__}")
     output.say(f"daemon: healthy @ {' + '.join(filter(None, where.values()))}")
-    for line in _facts(facts):
+    for line in (*_facts(facts), slot_line(slot, now)):
         output.say(line)
     return 0
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 _VISIBLE = {code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0)) if code != 0x0A}
 """C0 (but the line feed), DEL and C1, as one would write them in a string."""
+_IN_ROW = {**_VISIBLE, 0x0A: "\\x0a"}
 _JSON_VISIBLE = {code: f"\\u{code:04x}" for code in range(0x7F, 0xA0)}
 """JSON escapes C0 by itself; DEL and C1 are legal in it and obeyed by terminals."""
 
@@ -24,6 +25,11 @@ _JSON_VISIBLE = {code: f"\\u{code:04x}" for code in range(0x7F, 0xA0)}
 def say(text: str) -> None:
     """Print one line (or several) of data on stdout."""
     _write(sys.stdout, text.translate(_VISIBLE))
+
+
+def row(*cells: str) -> None:
+    """Print one line of cells with a tab between them, for programs that read it."""
+    _write(sys.stdout, "\t".join(cell.translate(_IN_ROW) for cell in cells))
 
 
 def warn(text: str) -> None:

@@ -10,9 +10,11 @@ import msgspec
 
 from iapeer.core import env
 from iapeer.core.errors import DaemonDown, IapeerError
+from iapeer.core.profile import Profile
 from iapeer.core.settings import Settings
 from iapeer.registry import admin
 from iapeer.registry.index import Registry
+from iapeer.registry.memory.care import Cared
 from iapeer.registry.profiles import Birth, BirthSpec, checked_name, find_profile, full_path
 from iapeer.runtimes.catalog import Catalog
 from iapeer.storage.paths import Paths
@@ -22,8 +24,8 @@ from .choose import choose
 from .context import is_sandbox, load_settings
 from .grammar import Call
 
-REMOVE_TIMEOUT_S = 60.0
-"""A live peer is ended first."""
+REMOVE_TIMEOUT_S = 330.0
+"""A live peer is ended first, and a memory provider may take 120 s for each agent runtime."""
 
 
 class _Wish(msgspec.Struct, frozen=True):
@@ -50,8 +52,9 @@ def create(call: Call) -> int:
         intelligence=wish.intelligence,
     )
     registry = Registry(paths, sandbox=is_sandbox())
+    before = find_profile(cwd)
     birth = admin.create(paths, registry, spec, admin.BirthRules(known_runtimes=wish.known))
-    return _born(birth, as_json=call.has("json"))
+    return _born(birth, _cared(settings, birth, before), as_json=call.has("json"))
 
 
 def init(call: Call) -> int:
@@ -67,8 +70,9 @@ def init(call: Call) -> int:
         intelligence=wish.intelligence,
     )
     registry = Registry(Paths(settings.root), sandbox=is_sandbox())
+    before = find_profile(cwd)
     birth = admin.init(registry, spec, admin.BirthRules(known_runtimes=wish.known))
-    return _born(birth, as_json=call.has("json"))
+    return _born(birth, _cared(settings, birth, before), as_json=call.has("json"))
 
 
 def remove(call: Call) -> int:
@@ -85,19 +89,28 @@ def remove(call: Call) -> int:
         if error.code != "unknown_peer":
             raise
         done = {"personality": name, "action": "absent"}
+    for warning in done.get("warnings") or ():
+        output.warn(f"warning: {warning}")
     if call.has("json"):
         output.emit(done)
-    elif done.get("action") == "absent":
+    else:
+        _tell_removed(name, done)
+    return 0
+
+
+def _tell_removed(name: str, done: dict[str, Any]) -> None:
+    if done.get("action") == "absent":
         output.say(f'"{name}" not registered — no-op')
     else:
         output.say(f'removed "{name}" from the registry')
+        for line in done.get("memory") or ():
+            output.say(line)
         if done.get("purged"):
             output.say(f"lifecycle state purged: {', '.join(done['purged'])}")
         if done.get("failed_messages"):
             output.say(f"undelivered messages failed: {len(done['failed_messages'])}")
         if done.get("cwd"):
             output.say(f"folder kept: {done['cwd']} (delete it yourself if you want to)")
-    return 0
 
 
 def rename(call: Call) -> int:
@@ -135,10 +148,21 @@ def _wish(call: Call, settings: Settings, cwd: Path) -> _Wish:
     return _Wish(spec.id, stated or spec.intelligence, frozenset(catalog.ids()))
 
 
-def _born(birth: Birth, *, as_json: bool) -> int:
+def _cared(settings: Settings, birth: Birth, before: Profile | None) -> Cared:
+    """Do what a held memory slot means for the runtimes that are new."""
+    from .memory import make_care
+
+    known = before.runtimes if before is not None else ()
+    new = tuple(runtime for runtime in birth.record.runtimes if runtime not in known)
+    return make_care(settings).born(birth.record, new)
+
+
+def _born(birth: Birth, cared: Cared, *, as_json: bool) -> int:
     record = birth.record
-    for warning in birth.warnings:
+    for warning in birth.warnings + cared.warnings:
         output.warn(f"warning: {warning}")
+    if any(warning.startswith("MEMORY") for warning in cared.warnings):
+        output.warn(f"hint: iapeer memory repair --peer {record.personality}")
     if as_json:
         shown: dict[str, Any] = {
             "personality": record.personality,
@@ -149,8 +173,13 @@ def _born(birth: Birth, *, as_json: bool) -> int:
             "cwd": record.cwd,
             "created": birth.created,
         }
+        if cared != Cared():
+            shown["memory"] = list(cared.lines)
+            shown["warnings"] = list(cared.warnings)
         output.emit(shown)
         return 0
     did = "created peer" if birth.created else "already a peer:"
     output.say(f"{did} {record.personality} ({', '.join(record.runtimes)}) in {record.cwd}")
+    for line in cared.lines:
+        output.say(line)
     return 0

@@ -167,6 +167,68 @@ VERBS: tuple[Verb, ...] = (
         examples=("iapeer verify", "iapeer verify --fix"),
     ),
     Verb(
+        "enable",
+        purpose="Enable a plug-in of the agent programs for a peer.",
+        handler="enabling:enable",
+        arguments=(
+            Argument("plugin", "its name, or name@marketplace"),
+            Argument("peer", "name of the peer; default: of this folder", is_required=False),
+        ),
+        options=(Option("no-setup", "don't run the plug-in's own set-up"), _JSON),
+        notes=(
+            "For claude in the peer's folder only; codex has its plug-ins for the whole account.\n"
+            "A marketplace that is not named is agfpd. Each program has two minutes per step."
+        ),
+        examples=("iapeer enable notes bob", "iapeer enable notes@my-market --no-setup"),
+    ),
+    Verb(
+        "native-memory",
+        purpose="Turn the memory that agent programs keep by themselves off or on.",
+        handler="memory:native_memory",
+        arguments=(Argument("action", "off or on"),),
+        options=(
+            Option("peer", "of this peer", "name"),
+            Option("all", "of every registered peer"),
+            _JSON,
+        ),
+        notes=(
+            "Writes one key into .claude/settings.json or .codex/config.toml of the peer's folder\n"
+            "and takes it out again. Counts from the next session on."
+        ),
+        examples=("iapeer native-memory off --peer bob", "iapeer native-memory on --all --json"),
+    ),
+    Verb(
+        "memory",
+        purpose="Do again what the memory provider does for a new peer.",
+        handler="memory:memory",
+        arguments=(Argument("action", "repair"),),
+        options=(
+            Option("peer", "for this peer", "name"),
+            Option("all", "for every registered peer"),
+            _JSON,
+        ),
+        notes="For peers that are older than the provider, or whose provision failed.",
+        examples=("iapeer memory repair --peer bob", "iapeer memory repair --all"),
+    ),
+    Verb(
+        "trust-hooks",
+        purpose="Have Codex trust the hooks of a file.",
+        handler="memory:trust",
+        arguments=(Argument("hooks-file", "a hooks.json of Codex"),),
+        options=(
+            Option("check", "only tell; exit status 0 means that all are trusted"),
+            _JSON,
+        ),
+        notes=(
+            "Whoever may write that file can then run programs as you. --check prints status\n"
+            "(trusted, missing or drift), event and key of each hook, with tabs between them."
+        ),
+        examples=(
+            "iapeer trust-hooks .codex/hooks.json",
+            "iapeer trust-hooks .codex/hooks.json --check",
+        ),
+    ),
+    Verb(
         "attach",
         purpose="Open a peer's terminal; wakes the peer if it sleeps.",
         handler="sessions:attach",

@@ -36,6 +36,7 @@ from iapeer.routing.tokens import HookEvidence, SessionTokens
 from iapeer.routing.waits import Waits
 from iapeer.runtimes.catalog import Catalog
 from iapeer.sessions import spool
+from iapeer.sessions.doors.appserver import AppServerDoor
 from iapeer.sessions.doors.inbox import InboxDoor
 from iapeer.sessions.doors.paste import PaneDoor, PasteDoor
 from iapeer.sessions.handoff import sweep_handoffs
@@ -52,6 +53,7 @@ from iapeer.storage.locks import DaemonLock
 from iapeer.storage.logs import LogFile, lifecycle_record
 from iapeer.storage.paths import Paths
 
+from .channels import channels
 from .common import open_registry
 from .prompts import composer
 
@@ -151,6 +153,7 @@ async def running_daemon(settings: Settings, environ: Mapping[str, str]) -> Asyn
                 "paste": PasteDoor(settings),
                 "pane": PaneDoor(settings),
                 "inbox": InboxDoor(),
+                "appserver": AppServerDoor(),
             },
             deaths=deaths,
             notifier=notifier,
@@ -159,6 +162,7 @@ async def running_daemon(settings: Settings, environ: Mapping[str, str]) -> Asyn
             log=log,
             exits=exits,
             notices=notices,
+            channels=channels(),
         )
         lanes = Lanes(services)
         notices.deliver = lanes.work

@@ -19,6 +19,7 @@ PLACEHOLDERS: Mapping[str, str] = {
     "personality": "the peer's name",
     "runtime": "this runtime's id",
     "cwd_real": "the peer's folder with all links resolved",
+    "cwd_quoted": "the same between quotes, as JSON and TOML write it",
     "cwd_slug": "the same with every character but ASCII letters and digits turned into -",
     "session_id": "the program's own session: a new UUID when fresh, the earlier one when resumed",
     "mcp_url": "URL of the daemon's MCP endpoint",

@@ -219,7 +219,8 @@ class Launcher:
                 argv = write_handoff(around.paths.run, plan.server_argv, environ, request.cwd)
                 handoffs.append(argv)
                 await server.add(AUX, stub_argv(argv), cwd=request.cwd)
-                aux = await server.program_of(AUX)
+                # One that ended at once has no start time any more; 0 is nobody's.
+                aux = await server.program_of(AUX) or (0, 0)
             session = TmuxSession(
                 id=plan.session_id,
                 uid=request.uid,
@@ -272,6 +273,8 @@ class Launcher:
                     code="exited",
                 )
             tail = screen.tail
+            if session.aux is not None and not is_alive(*session.aux):
+                raise await _server_failed(session)
             if screen.dialog is not None:
                 if screen.dialog.keys:
                     await session.tmux.keys(*screen.dialog.keys)
@@ -316,6 +319,21 @@ class Launcher:
 def _as_launch_failure(request: LaunchRequest, error: TmuxError) -> LaunchFailed:
     return LaunchFailed(
         f"{request.identity.address}: {error.message}", hint=error.hint, code="tmux"
+    )
+
+
+async def _server_failed(session: TmuxSession) -> LaunchFailed:
+    """Return what to say when the program's own server ended during boot: its last words."""
+    words = ""
+    with contextlib.suppress(TmuxError):
+        text = await session.tmux.text_of(AUX)
+        words = read_screen(text, session.marks).tail
+    argv = session.spec.launch.server_argv
+    return LaunchFailed(
+        f"{session.identity.address}: its own server ended during boot"
+        + (f"; its last words: {words}" if words else ""),
+        hint=f"run it by hand in {session.cwd} to see why: {' '.join(argv[:2])}",
+        code="exited",
     )
 
 

@@ -6,6 +6,7 @@ The token is not part of it: it is added at the last moment, to the hand-over fi
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import re
 import secrets
@@ -180,6 +181,7 @@ def _values(
         "python": sys.executable,
         "cwd": str(request.cwd),
         "cwd_real": real,
+        "cwd_quoted": json.dumps(real),
         "cwd_slug": _NOT_PLAIN.sub("-", real),
         "identity": identity.address,
         "personality": identity.personality,

@@ -144,7 +144,8 @@ def test_the_daemon_says_ready_is_healthy_and_ends_with_0(iapeer_daemon: TestDae
     assert iapeer_daemon.stop() == 0
     down = say(iapeer_daemon, "status")
     told = f"daemon: NOT healthy (no daemon is running on {iapeer_daemon.root})"
-    assert down == (1, f"iapeer {__version__}\n{told}\n", "hint: start it: iapeer daemon\n")
+    shown = f"iapeer {__version__}\n{told}\nmemory: none\n"
+    assert down == (1, shown, "hint: start it: iapeer daemon\n")
 
 
 @pytest.mark.requirement("daemon:stop")

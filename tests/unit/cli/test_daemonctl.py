@@ -36,6 +36,7 @@ def test_a_daemon_that_answers_is_healthy(healthy: FakeDaemon, run: Run, root: P
         f"iapeer {__version__}\n"
         f"daemon: healthy @ http://127.0.0.1:8765/mcp + {root}/state/iapeer/router.sock\n"
         "peers: 3, live sessions: 2, undelivered messages: 1\n"
+        "memory: none\n"
     )
 
 
@@ -46,7 +47,26 @@ def test_status_as_json(healthy: FakeDaemon, run: Run, root: Path) -> None:
         "tcp": "http://127.0.0.1:8765/mcp",
         "sock": f"{root}/state/iapeer/router.sock",
         "daemon": FACTS,
+        "memory": None,
     }
+
+
+@pytest.mark.requirement("memory:status")
+def test_a_held_memory_slot_is_told_whether_a_daemon_runs_or_not(
+    run: Run, root: Path, healthy: FakeDaemon
+) -> None:
+    beat = root / "beat"
+    slot = {"provider": "mem", "package": "@x/mem", "version": "1.2", "heartbeat": str(beat)}
+    Paths(root).memory_slot.write_text(json.dumps(slot), encoding="utf-8")
+    done = run("status")
+    assert done.status == 0
+    assert done.out.endswith("\nmemory: mem 1.2 (daemon not running — no heartbeat file)\n")
+    beat.touch()
+    assert "\nmemory: mem 1.2 (heartbeat " in run("status").out
+    healthy.refuse("GET", "/api/v1/ping", 500, "internal error")
+    shown = json.loads(run("status", "--json").out)
+    assert shown["memory"]["provider"] == "mem"
+    assert shown["memory"]["heartbeat_age_s"] >= 0
 
 
 def test_problems_and_an_old_daemon_are_told_and_it_is_still_healthy(
@@ -60,6 +80,7 @@ def test_problems_and_an_old_daemon_are_told_and_it_is_still_healthy(
         "version: the daemon still runs 0.0.9, restart it",
         "problem: one",
         "problem: two",
+        "memory: none",
     ]
 
 
@@ -69,6 +90,7 @@ def test_no_daemon_is_not_healthy(run: Run, root: Path) -> None:
     assert done.status == 1
     assert done.out == (
         f"iapeer {__version__}\ndaemon: NOT healthy (no daemon is running on {root})\n"
+        "memory: none\n"
     )
     assert done.err == "hint: start it: iapeer daemon\n"
     shown = json.loads(run("status", "--json").out)
@@ -80,7 +102,7 @@ def test_a_daemon_that_only_listens_is_not_healthy(daemon: FakeDaemon, run: Run)
     daemon.refuse("GET", "/api/v1/ping", 500, "internal error")
     done = run("status")
     assert done.status == 1
-    assert done.out.endswith("daemon: NOT healthy (internal error)\n")
+    assert "\ndaemon: NOT healthy (internal error)\n" in done.out
 
 
 @pytest.mark.parametrize("port", ["x", "-1", "65536", ""])

@@ -13,7 +13,7 @@ import pytest
 
 from iapeer.core.errors import DaemonRunning, LockBusy, StorageError
 from iapeer.storage import locks
-from iapeer.storage.locks import DaemonLock, hold, holder_pid
+from iapeer.storage.locks import DaemonLock, hold, hold_folder, holder_pid
 
 HOLD = (
     "import sys; from pathlib import Path; from iapeer.storage.locks import hold\n"
@@ -22,6 +22,11 @@ HOLD = (
 DAEMON = (
     "import sys; from pathlib import Path; from iapeer.storage.locks import DaemonLock\n"
     "with DaemonLock(Path(sys.argv[1])): print('held', flush=True); sys.stdin.read()\n"
+)
+
+FOLDER = (
+    "import sys; from pathlib import Path; from iapeer.storage.locks import hold_folder\n"
+    "with hold_folder(Path(sys.argv[1]), 5, 'it'): print('held', flush=True); sys.stdin.read()\n"
 )
 
 
@@ -199,3 +204,22 @@ def test_importing_the_module_does_not_import_filelock() -> None:
         check=True,
     )
     assert done.stdout == "False\n"
+
+
+def test_a_folder_can_be_locked_and_nothing_is_put_into_it(
+    tmp_path: Path, holders: list[Holder]
+) -> None:
+    holder = Holder(FOLDER, tmp_path)
+    holders.append(holder)
+    with (
+        pytest.raises(LockBusy, match="my settings is locked"),
+        hold_folder(tmp_path, 0.1, "my settings"),
+    ):
+        pass
+    holder.kill()
+    with hold_folder(tmp_path, 5, "my settings"):
+        assert list(tmp_path.iterdir()) == []
+        with pytest.raises(LockBusy), hold_folder(tmp_path, 0, "my settings"):
+            pass
+    with pytest.raises(StorageError, match="could not lock"), hold_folder(tmp_path / "no", 0, "it"):
+        pass

@@ -171,6 +171,10 @@ class TmuxServer:
         start = None if dead == "1" else process.start_time(int(pid))
         return None if start is None else (int(pid), start)
 
+    async def text_of(self, session: str) -> str:
+        """Return the text on the screen of a session of this server. Raises TmuxError."""
+        return "\n".join(await self._request([["capture-pane", "-p", "-t", pane(session)]]))
+
     async def facts(self) -> PaneFacts | None:
         """Look at server and pane; None only when the server is provably gone.
 

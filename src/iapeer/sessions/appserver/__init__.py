@@ -1,0 +1,15 @@
+"""The Codex app-server: a wire, what its frames mean, and the channel a session holds.
+
+    wire     JSON-RPC over a WebSocket on a unix socket
+    frames   the few members of its records that are read here
+    reading  notifications and turns -> facts
+    channel  connection, thread, subscription; the requests the door makes
+
+The protocol is marked experimental by its vendor: everything here was measured with 0.169.0.
+"""
+
+from __future__ import annotations
+
+from .channel import AppServerChannel, ChannelStatus, Whereabouts
+
+__all__ = ["AppServerChannel", "ChannelStatus", "Whereabouts"]

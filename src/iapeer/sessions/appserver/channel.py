@@ -1,0 +1,539 @@
+"""The channel of a session whose runtime is a Codex app-server.
+
+It finds the thread that the attached terminal talks in, subscribes to it, reports what happens
+there, and carries the door's requests. It connects again by itself, and then reads again what it
+may have missed: an acknowledgement is never lost with a connection.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+import msgspec
+
+from iapeer.sessions.channel import Report
+from iapeer.sessions.evidence import Fact
+
+from .frames import (
+    ItemTold,
+    LimitsTold,
+    LoadedPage,
+    QueuePage,
+    StatusTold,
+    Thread,
+    ThreadNamed,
+    ThreadTold,
+    Turn,
+    TurnPage,
+    TurnTold,
+)
+from .reading import RUNNING, Reader, message_id_of, without_ghosts
+from .wire import NotSent, Refused, Wire, WireError, connect
+
+BACK_OFF_S = (0.05, 0.1, 0.2, 0.5, 1.0)
+"""Between two tries to connect; the last one repeats. A server is up after 0.12 s (measured)."""
+LOOK_S = 0.5
+"""Between two looks for a thread nobody told of, and for a first turn."""
+EAGER_S = 0.02
+"""The same while a first turn runs: its record is made some 15 ms after its start (measured)."""
+RECORD_TRIES = 10
+NUDGE_S = 1.0
+"""An interrupted turn pauses the queue (measured): that long after it our message is started."""
+AGAIN_S = 1.0
+"""Between two looks whether a message arrived: nothing is in flight longer than that."""
+TURNS = 50
+"""Turns of one look back."""
+THREADS = 8
+"""Conversations of one terminal that are remembered, newest last."""
+HELD_MAX = 1_000
+"""Notifications that wait while a thread's past is read."""
+
+# What nobody here reads, and what there is most of.
+_UNWANTED = (
+    "item/agentMessage/delta",
+    "item/plan/delta",
+    "item/reasoning/summaryTextDelta",
+    "item/reasoning/summaryPartAdded",
+    "item/reasoning/textDelta",
+    "item/commandExecution/outputDelta",
+    "item/fileChange/outputDelta",
+    "item/fileChange/patchUpdated",
+    "item/started",
+    "thread/tokenUsage/updated",
+    "turn/diff/updated",
+    "turn/plan/updated",
+)
+
+
+class Whereabouts(StrEnum):
+    """Where a message is on the other side."""
+
+    QUEUED = "queued"
+    SHOWN = "shown"
+    """It stands in the conversation."""
+    CUT = "cut"
+    """It stands there, but its turn was cut off and does not run."""
+    ABSENT = "absent"
+
+
+class ChannelStatus(msgspec.Struct, frozen=True):
+    """What can be told of a channel; `trouble` are the last connection's last words."""
+
+    connected: bool
+    native_id: str
+    subscribed: bool
+    busy: bool
+    trouble: str
+
+
+@dataclass
+class _Link:
+    """What one connection knows."""
+
+    wire: Wire | None = None
+    subscribed: str = ""
+    held: list[Callable[[], list[Fact]]] = field(default_factory=list)
+    """News of the terminal's thread that wait until its past has been read."""
+
+
+class AppServerChannel:
+    """One session's line to its app-server at the unix socket `endpoint`.
+
+    `native_id` is the thread a resumed session goes on in; empty, the terminal's new one is
+    found. `since` (wall time): how turns ended before it is not told again.
+    """
+
+    def __init__(
+        self, endpoint: str, report: Report, *, native_id: str = "", since: float = 0.0
+    ) -> None:
+        self._endpoint = endpoint
+        self._report = report
+        self._wanted = native_id
+        self._reader = Reader(since)
+        self._link = _Link()
+        self._threads: list[str] = []
+        self._read_before: set[str] = set()
+        self._strangers: list[str] = []
+        self._active: dict[str, bool] = {}
+        self._turn = ""
+        self._owed = False
+        self._announced = ""
+        self._trouble = ""
+        self._stir = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self._nudge: asyncio.Task[None] | None = None
+        self._closed = False
+
+    # --- what the lane and the door ask -------------------------------------------------------
+
+    @property
+    def native_id(self) -> str:
+        """The thread the terminal talks in; resumable only after its first turn."""
+        return self._threads[-1] if self._threads else ""
+
+    @property
+    def connected(self) -> bool:
+        """Whether requests can be made now."""
+        return self._link.wire is not None and not self._link.wire.ended.is_set()
+
+    @property
+    def busy(self) -> bool:
+        """Whether a turn runs in the terminal's thread, as far as was told."""
+        return self._active.get(self.native_id, False)
+
+    def status(self) -> ChannelStatus:
+        """Return what is known without asking anybody."""
+        return ChannelStatus(
+            connected=self.connected,
+            native_id=self.native_id,
+            subscribed=self.connected and self._link.subscribed == self.native_id != "",
+            busy=self.busy,
+            trouble=self._trouble,
+        )
+
+    async def start(self) -> None:
+        """Begin to connect, in the background, and go on for ever."""
+        if self._task is None and not self._closed:
+            self._task = asyncio.create_task(self._run())
+            self._task.add_done_callback(_tell_defect)
+
+    async def close(self) -> None:
+        """Disconnect; nothing is reported afterwards."""
+        self._closed = True
+        tasks = [task for task in (self._task, self._nudge) if task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def queue_add(self, text: str, client_id: str, timeout_s: float | None = None) -> None:
+        """Queue a text: it starts at once when nothing runs, else after the running turn.
+
+        Raises:
+            NotSent, Refused: the server does not have it.
+            WireError: nobody knows; the server does not recognise a repetition.
+        """
+        thread = self.native_id
+        if not thread:
+            raise NotSent("the terminal has no conversation yet")
+        params: dict[str, Any] = {
+            "threadId": thread,
+            "clientUserMessageId": client_id,
+            "input": [{"type": "text", "text": text}],
+        }
+        wire = self._wire()
+        self._owed = True
+        limits = {} if timeout_s is None else {"timeout_s": timeout_s}
+        await wire.call("thread/queue/add", params, msgspec.Raw, **limits)
+        self._nudge_soon()
+
+    async def look(self, client_id: str) -> Whereabouts:
+        """Look for the message with exactly this client id; raises WireError."""
+        return await self._find(lambda found: found == client_id)
+
+    async def look_any(self, message_id: str) -> Whereabouts:
+        """Look for any attempt at this message; raises WireError."""
+        return await self._find(lambda found: message_id_of(found) == message_id)
+
+    async def has_message(self, message_id: str) -> bool:
+        """Whether any attempt at this message arrived: looks twice; raises WireError."""
+        if await self.look_any(message_id) != Whereabouts.ABSENT:
+            return True
+        await asyncio.sleep(AGAIN_S)
+        return await self.look_any(message_id) != Whereabouts.ABSENT
+
+    async def interrupt(self) -> bool:
+        """Stop the running turn; False when there is none or it can't be told."""
+        thread = self.native_id
+        try:
+            wire = self._wire()
+            turn = self._turn or await self._running(wire, thread)
+            if not turn:
+                return False
+            await wire.call("turn/interrupt", {"threadId": thread, "turnId": turn}, msgspec.Raw)
+        except WireError:
+            return False
+        return True
+
+    async def compact(self) -> bool:
+        """Shorten the context; False when it is refused or something runs or waits.
+
+        On a busy thread the request would cut the running turn off, and swallow a message whose
+        turn has just begun (measured). That it is done is told by a `compacted` fact.
+        """
+        thread = self.native_id
+        try:
+            wire = self._wire()
+            has_turns = self._link.subscribed == thread != ""
+            if not has_turns or self.busy or await self._queued(wire, thread):
+                return False
+            found = await wire.call("thread/read", {"threadId": thread}, ThreadTold)
+            if found.thread.status.type == "active":
+                return False
+            await wire.call("thread/compact/start", {"threadId": thread}, msgspec.Raw)
+        except WireError:
+            return False
+        return True
+
+    # --- connection ---------------------------------------------------------------------------
+
+    async def _run(self) -> None:
+        tries = 0
+        while True:
+            try:
+                wire = await connect(self._endpoint, self._heard)
+            except WireError as error:
+                self._trouble = str(error)
+            else:
+                tries, self._trouble = 0, ""
+                await self._use(wire)
+            await asyncio.sleep(BACK_OFF_S[min(tries, len(BACK_OFF_S) - 1)])
+            tries += 1
+
+    async def _use(self, wire: Wire) -> None:
+        """Serve one connection until its end."""
+        self._link = _Link(wire)
+        serving = asyncio.create_task(self._serve(wire))
+        ended = asyncio.create_task(wire.failure())
+        try:
+            await asyncio.wait((serving, ended), return_when=asyncio.FIRST_COMPLETED)
+            for task in (serving, ended):
+                if task.done():
+                    self._trouble = str(_trouble_of(task) or "the connection ended")
+        finally:
+            for task in (serving, ended):
+                task.cancel()
+            await asyncio.gather(serving, ended, return_exceptions=True)
+            self._link = _Link()
+            self._active.clear()
+            self._turn = ""
+            await wire.close()
+
+    async def _serve(self, wire: Wire) -> None:
+        """Greet, then follow the terminal from thread to thread. Ends by WireError only."""
+        client = {"name": "iapeer", "title": "iapeer", "version": "0"}
+        wants = {"experimentalApi": True, "optOutNotificationMethods": list(_UNWANTED)}
+        greeting = {"clientInfo": client, "capabilities": wants}
+        await wire.call("initialize", greeting, msgspec.Raw)
+        await wire.notify("initialized")
+        while True:
+            self._stir.clear()
+            await self._meet_strangers(wire)
+            if not self.native_id or self._link.subscribed != self.native_id:
+                loaded = await self._find_thread(wire)
+                # One that the terminal has not loaded yet would come up with our settings.
+                if self.native_id in loaded:
+                    await self._subscribe(wire, self.native_id)
+            await self._until_stirred(self.native_id)
+
+    async def _until_stirred(self, thread: str) -> None:
+        wait_s: float | None = None
+        if not thread or self._link.subscribed != thread:
+            wait_s = EAGER_S if self._active.get(thread) else LOOK_S
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(wait_s):
+                await self._stir.wait()
+
+    async def _find_thread(self, wire: Wire) -> set[str]:
+        """Take the newest conversation that a person can see; return all in the server's memory."""
+        loaded = set((await wire.call("thread/loaded/list", {}, LoadedPage)).data)
+        if self.native_id not in loaded:
+            if self._wanted in loaded:
+                self._follow(self._wanted)
+            for thread in sorted(loaded)[-THREADS:]:
+                if thread > self.native_id:
+                    await self._meet(wire, thread)
+        return loaded
+
+    async def _meet_strangers(self, wire: Wire) -> None:
+        """See whether a person went on in a thread that was not followed so far."""
+        while self._strangers:
+            await self._meet(wire, self._strangers.pop(0))
+
+    async def _meet(self, wire: Wire, thread: str) -> None:
+        with contextlib.suppress(Refused):
+            found = await wire.call("thread/read", {"threadId": thread}, ThreadTold)
+            self._took(found.thread)
+
+    def _took(self, thread: Thread) -> None:
+        if thread.is_main:
+            self._active.setdefault(thread.id, thread.status.type == "active")
+            self._follow(thread.id)
+
+    def _follow(self, thread: str) -> None:
+        """Make a thread the terminal's; the ones before it are still listened to."""
+        if thread != self.native_id:
+            if thread in self._threads:
+                self._threads.remove(thread)
+            self._threads = [*self._threads[1 - THREADS :], thread]
+            self._turn, self._link.held = "", []
+            self._stir.set()
+
+    async def _subscribe(self, wire: Wire, thread: str) -> None:
+        """Ask for a thread's news, and read what has happened in it. Refused until a first turn."""
+        wants = {"threadId": thread, "excludeTurns": True}
+        try:
+            told = await wire.call("thread/resume", wants, ThreadTold)
+            turns = await self._first_turns(wire, thread)
+        except Refused:
+            return
+        # What a notification has told meanwhile is newer.
+        if not self._active.setdefault(thread, told.thread.status.type == "active"):
+            turns = without_ghosts(turns)
+        self._turn = next((turn.id for turn in turns if turn.status == RUNNING), "")
+        facts = self._reader.caught_up(thread, turns, first=thread not in self._read_before)
+        self._read_before.add(thread)
+        if self._announced != thread:
+            self._announced = thread
+            path = told.thread.path or ""
+            source = "app-server thread"
+            facts.insert(0, Fact("session", native_id=thread, transcript=path, source=source))
+        self._link.subscribed = thread
+        held, self._link.held = self._link.held, []
+        for read in held:
+            facts += read()
+        self._tell(facts)
+        self._owed = True
+        self._nudge_soon()
+
+    async def _first_turns(self, wire: Wire, thread: str) -> list[Turn]:
+        """Return a thread's turns; a first one is there a moment after its rollout."""
+        for _ in range(RECORD_TRIES):
+            with contextlib.suppress(Refused):
+                return await self._turns(wire, thread)
+            await asyncio.sleep(EAGER_S)
+        return await self._turns(wire, thread)
+
+    # --- notifications ------------------------------------------------------------------------
+
+    def _heard(self, method: str, params: msgspec.Raw) -> None:
+        match method:
+            case "item/completed":
+                item = _decode(params, ItemTold)
+                self._news(item.thread_id, lambda: self._reader.item(item.item))
+            case "turn/started":
+                begun = _decode(params, TurnTold)
+                if begun.thread_id == self.native_id:
+                    self._turn = begun.turn.id
+                self._news(
+                    begun.thread_id, lambda: self._reader.started(begun.thread_id, begun.turn)
+                )
+            case "turn/completed":
+                over = _decode(params, TurnTold)
+                if over.turn.id == self._turn:
+                    self._turn = ""
+                self._news(over.thread_id, lambda: self._reader.ended(over.turn))
+            case "thread/status/changed":
+                status = _decode(params, StatusTold)
+                self._status_changed(status.thread_id, active=status.status.type == "active")
+            case "thread/started":
+                self._took(_decode(params, ThreadTold).thread)
+            case "thread/closed" | "thread/deleted":
+                self._thread_closed(_decode(params, ThreadNamed).thread_id)
+            case "account/rateLimits/updated":
+                self._reader.limits(_decode(params, LimitsTold).rate_limits)
+
+    def _news(self, thread: str, read: Callable[[], list[Fact]]) -> None:
+        """Report one thing of a thread, but never before what came before it."""
+        if thread != self.native_id or self._link.subscribed == thread:
+            self._tell(read())
+        elif len(self._link.held) >= HELD_MAX:
+            raise WireError("too many notifications before a thread's past was read")
+        else:
+            self._link.held.append(read)
+
+    def _status_changed(self, thread: str, *, active: bool) -> None:
+        if thread in self._threads:
+            self._active[thread] = active
+        if active and thread != self.native_id and thread not in self._strangers[-THREADS:]:
+            self._strangers = [*self._strangers[1 - THREADS :], thread]
+        if thread == self.native_id and not active:
+            self._nudge_soon()
+        self._stir.set()
+
+    def _thread_closed(self, thread: str) -> None:
+        self._active.pop(thread, None)
+        if self._link.subscribed == thread:
+            self._link.subscribed = ""
+        self._stir.set()
+
+    def _tell(self, facts: list[Fact]) -> None:
+        if facts and not self._closed:
+            self._report(facts)
+
+    # --- the queue ----------------------------------------------------------------------------
+
+    def _nudge_soon(self) -> None:
+        if self._owed and (self._nudge is None or self._nudge.done()):
+            self._nudge = asyncio.create_task(self._nudge_paused())
+            self._nudge.add_done_callback(_tell_defect)
+
+    async def _nudge_paused(self) -> None:
+        """Start our first queued message when the thread has been idle for a while.
+
+        The queue runs by itself except behind an interrupted turn.
+        """
+        await asyncio.sleep(NUDGE_S)
+        thread = self.native_id
+        with contextlib.suppress(WireError):
+            if self.busy:
+                return
+            wire = self._wire()
+            waiting = await self._queued(wire, thread)
+            self._owed = bool(waiting)
+            for submission in list(waiting.values())[:1]:
+                wants = {"threadId": thread, "queuedSubmissionId": submission}
+                await wire.call("thread/queue/start", wants, msgspec.Raw)
+
+    async def _queued(self, wire: Wire, thread: str) -> dict[str, str]:
+        """Return our queued messages in order: client id -> the queue's own id."""
+        page = await wire.call("thread/queue/list", {"threadId": thread}, QueuePage)
+        return {
+            entry.client_user_message_id: entry.id
+            for entry in page.data
+            if message_id_of(entry.client_user_message_id)
+        }
+
+    async def _find(self, is_it: Callable[[str], bool]) -> Whereabouts:
+        """Look in every thread of this terminal: conversation, queue, conversation again.
+
+        Between queue and conversation a message is in neither list for a moment.
+        """
+        wire = self._wire()
+        threads = list(reversed(self._threads)) or ([self._wanted] if self._wanted else [])
+        found = Whereabouts.ABSENT
+        for thread in threads:
+            shown = await self._shown(wire, thread, is_it)
+            if shown == Whereabouts.SHOWN:
+                return shown
+            if any(is_it(client_id) for client_id in await self._queued(wire, thread)):
+                return Whereabouts.QUEUED
+            again = await self._shown(wire, thread, is_it)
+            if again == Whereabouts.SHOWN:
+                return again
+            found = again if again == Whereabouts.CUT else found
+        return found
+
+    async def _shown(self, wire: Wire, thread: str, is_it: Callable[[str], bool]) -> Whereabouts:
+        found = Whereabouts.ABSENT
+        try:
+            turns = await self._turns(wire, thread)
+        except Refused:
+            # No turn yet.
+            return found
+        for turn in turns:
+            if any(is_it(item.client_id or "") for item in turn.items):
+                if turn.status != "interrupted":
+                    return Whereabouts.SHOWN
+                found = Whereabouts.CUT
+        return found
+
+    async def _turns(self, wire: Wire, thread: str) -> list[Turn]:
+        """Return the newest turns, oldest first, each with its first user message.
+
+        The whole items can be larger than a frame; the summary never is.
+        """
+        wants = {"threadId": thread, "limit": TURNS, "itemsView": "summary"}
+        page = await wire.call("thread/turns/list", wants, TurnPage)
+        return list(reversed(page.data))
+
+    async def _running(self, wire: Wire, thread: str) -> str:
+        turns = await self._turns(wire, thread)
+        return next((turn.id for turn in turns if turn.status == RUNNING), "")
+
+    def _wire(self) -> Wire:
+        wire = self._link.wire
+        if wire is None or wire.ended.is_set():
+            raise NotSent("not connected to the app-server")
+        return wire
+
+
+def _decode(params: msgspec.Raw, kind: type[Any]) -> Any:
+    """Decode a notification; raises WireError, which ends the connection."""
+    try:
+        return msgspec.json.decode(params, type=kind)
+    except msgspec.DecodeError as error:
+        raise WireError(f"a notification of another shape: {error}") from error
+
+
+def _trouble_of(task: asyncio.Task[Any]) -> BaseException | None:
+    """Return what ended a connection; raises what is a defect of ours."""
+    found = task.exception()
+    error = found if found is not None else task.result()
+    if error is None or isinstance(error, WireError | OSError | msgspec.DecodeError):
+        return error
+    if isinstance(error, BaseException):
+        raise error
+    return None
+
+
+def _tell_defect(task: asyncio.Task[None]) -> None:
+    """Hand a defect to the event loop's handler: nobody awaits these tasks."""
+    if not task.cancelled() and (error := task.exception()) is not None:
+        task.get_loop().call_exception_handler(
+            {"message": "a channel to an app-server failed", "exception": error, "task": task}
+        )

@@ -1,0 +1,187 @@
+"""What the app-server's notifications and turns prove: pure reading into facts.
+
+A user message is ours when its client id is one of our markers (`<message id>-<attempt>`); the
+ids that the terminal gives to typed messages are UUIDs. Nothing is ever told by a text.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterable, Sequence
+
+import msgspec
+
+from iapeer.core.ids import is_message_id
+from iapeer.core.states import TurnEnd
+from iapeer.sessions.evidence import WORDS_MAX, Fact
+
+from .frames import Item, Limits, Turn, TurnError, Window
+
+KEEP = 512
+"""Items and turns remembered so as not to report them twice; a page of turns holds 50."""
+
+RUNNING = "inProgress"
+_ENDS = {
+    "completed": TurnEnd.DONE,
+    "interrupted": TurnEnd.INTERRUPTED,
+    "failed": TurnEnd.API_ERROR,
+}
+_CATEGORIES = {
+    "usageLimitExceeded": "rate_limit",
+    "rateLimitExceeded": "rate_limit",
+    "sessionBudgetExceeded": "rate_limit",
+    "serverOverloaded": "overloaded",
+    "unauthorized": "authentication_failed",
+    "badRequest": "invalid_request",
+    "contextWindowExceeded": "context_window",
+    "internalServerError": "server_error",
+}
+_STATUSES = {
+    400: "invalid_request",
+    401: "authentication_failed",
+    403: "authentication_failed",
+    429: "rate_limit",
+    503: "overloaded",
+    529: "overloaded",
+}
+
+
+def message_id_of(client_id: str | None) -> str:
+    """Return the message id in a client id of ours, empty for anybody else's."""
+    found = (client_id or "").partition("-")[0]
+    return found if is_message_id(found) else ""
+
+
+def category_of(error: TurnError | None) -> str:
+    """Return one word for why a turn failed, `unknown` when its record does not tell."""
+    info = error.codex_error_info if error is not None else None
+    if isinstance(info, str):
+        return _CATEGORIES.get(info, "unknown")
+    for detail in info.values() if isinstance(info, dict) else ():
+        status = detail.get("httpStatusCode") if isinstance(detail, dict) else None
+        if isinstance(status, int):
+            return _STATUSES.get(status, "server_error" if status >= 500 else "unknown")
+    return "unknown"
+
+
+def reset_in(limits: Limits) -> float | None:
+    """Return when the windows that are used up open again (wall time), None when not told."""
+    windows: Iterable[Window | None] = (limits.primary, limits.secondary)
+    ends = [w.resets_at for w in windows if w is not None and w.used_percent >= 100 and w.resets_at]
+    return max(ends, default=None)
+
+
+class Reader:
+    """Turns items and turns into facts, each once, in the order they are given.
+
+    `since` (wall time): turns that ended before it are not reported as ended when they are found
+    in a list; somebody else has taken their end.
+    """
+
+    def __init__(self, since: float = 0.0) -> None:
+        self._since = since
+        self._items: OrderedDict[str, None] = OrderedDict()
+        self._ended: OrderedDict[str, None] = OrderedDict()
+        self._started: OrderedDict[str, None] = OrderedDict()
+        self._open: dict[str, Turn] = {}
+        self._limits = Limits()
+
+    def limits(self, limits: Limits) -> None:
+        """Remember quota windows; an update leaves out what did not change."""
+        self._limits = Limits(
+            primary=limits.primary or self._limits.primary,
+            secondary=limits.secondary or self._limits.secondary,
+        )
+
+    def item(self, item: Item) -> list[Fact]:
+        """Read one completed item."""
+        if item.type == "contextCompaction" and _first(self._items, item.id):
+            return [Fact("compacted", source=f"app-server item {item.id}")]
+        if item.type != "userMessage" or not _first(self._items, item.id):
+            return []
+        ours = message_id_of(item.client_id)
+        return [Fact("user", ids=(ours,) if ours else (), source=f"app-server item {item.id}")]
+
+    def started(self, thread: str, turn: Turn) -> list[Fact]:
+        """Read the start of a turn. A thread runs one at a time: an older one was cut off."""
+        if turn.id in self._ended or not _first(self._started, turn.id):
+            return []
+        cut = self._open.get(thread)
+        facts = self.ended(_interrupted(cut)) if cut is not None else []
+        self._open[thread] = turn
+        while len(self._open) > KEEP:
+            del self._open[next(iter(self._open))]
+        return [*facts, Fact("turn_start", source=f"app-server turn {turn.id}")]
+
+    def ended(self, turn: Turn) -> list[Fact]:
+        """Read the end of a turn."""
+        end = _ENDS.get(turn.status)
+        if end is None or not _first(self._ended, turn.id):
+            return []
+        source = f"app-server turn {turn.id}"
+        if end != TurnEnd.API_ERROR:
+            return [Fact("turn_end", status=end, source=source)]
+        category = category_of(turn.error)
+        return [
+            Fact(
+                "turn_end",
+                status=end,
+                source=source,
+                error=category,
+                words=(turn.error.message if turn.error else "")[:WORDS_MAX],
+                reset_at=reset_in(self._limits) if category == "rate_limit" else None,
+            )
+        ]
+
+    def caught_up(self, thread: str, turns: Sequence[Turn], *, first: bool) -> list[Fact]:
+        """Read a thread's newest turns, oldest first, after a gap or for the `first` time.
+
+        After a gap every turn is reported exactly as if it had been heard. The first time nobody
+        knows which ends were taken before: then only how the newest turn with a message of ours
+        ended is told, and only when nothing runs any more.
+        """
+        if first:
+            return self._first_look(thread, turns)
+        facts = []
+        for turn in turns:
+            facts += self.started(thread, turn)
+            facts += [fact for item in turn.items for fact in self.item(item)]
+            facts += self.ended(turn)
+        return facts
+
+    def _first_look(self, thread: str, turns: Sequence[Turn]) -> list[Fact]:
+        facts = []
+        for turn in turns:
+            if turn.status == RUNNING:
+                facts += self.started(thread, turn)
+            else:
+                _first(self._ended, turn.id)
+            facts += [fact for item in turn.items for fact in self.item(item)]
+        ours = [turn for turn in turns if any(message_id_of(i.client_id) for i in turn.items)]
+        if not ours or turns[-1].status == RUNNING:
+            return facts
+        newest = ours[-1]
+        # Whole seconds: a turn that ended in the second of `since` counts.
+        if (newest.completed_at or 0) + 1 > self._since:
+            del self._ended[newest.id]
+            facts += self.ended(newest)
+        return facts
+
+
+def without_ghosts(turns: Sequence[Turn]) -> list[Turn]:
+    """Return the turns of an idle thread: one that seems to run was cut off with its server."""
+    return [_interrupted(turn) if turn.status == RUNNING else turn for turn in turns]
+
+
+def _interrupted(turn: Turn) -> Turn:
+    return msgspec.structs.replace(turn, status="interrupted")
+
+
+def _first(known: OrderedDict[str, None], key: str) -> bool:
+    """Remember a key; False when it was known."""
+    if key in known:
+        return False
+    known[key] = None
+    while len(known) > KEEP:
+        known.popitem(last=False)
+    return True

@@ -1,0 +1,364 @@
+"""The app-server door and channel against the real program, with its terminal attached."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
+
+import pytest
+
+from iapeer.core.envelope import Envelope
+from iapeer.core.ids import new_message_id
+from iapeer.core.states import HoldReason, TurnEnd
+from iapeer.sessions.appserver import AppServerChannel, Whereabouts
+from iapeer.sessions.doors.appserver import AppServerDoor
+from iapeer.sessions.doors.port import HandOver
+from iapeer.sessions.doors.text import handed_text
+from iapeer.sessions.evidence import Fact
+from iapeer.sessions.model import TmuxSession
+from iapeer.testing.agents import SimulatedModel
+from iapeer.testing.model_server import Call, Fail, Rule, Say, Script, Slow
+
+pytestmark = pytest.mark.anyio
+
+NASTY = (
+    "/help is no command\n!echo no shell\n@etc/passwd #x\n"
+    "Кириллица 日本語 👩‍👩‍👧 e\u0301 \u202bרtl\u202c\t<tab>\n"
+    "\"quotes\" 'and' `ticks` ]]> $(id) <system>x</system> \\n\n\n   blanks around   \n"
+)
+RULES = (
+    Rule("SLOWLY", (Slow(0.1), Say("one word after the other, and each takes its time"))),
+    Rule("TOOL", (Call("exec_command", {"cmd": "sleep 1.5"}), Say("done"))),
+    Rule("LIMITED", (Fail(status=429),)),
+)
+UNRESTRICTED = "--dangerously-bypass-approvals-and-sandbox"
+DEADLINE_S = 10.0
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture
+def rules() -> Script | Iterable[Rule]:
+    return RULES
+
+
+async def until(done: Callable[[], object], what: str) -> None:
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + DEADLINE_S
+    while not done():
+        assert loop.time() < deadline, f"not within {DEADLINE_S:g} s: {what}"
+        await asyncio.sleep(0.01)
+
+
+class Codex:
+    """One app-server, its terminal in a tmux server of its own, our channel and the door."""
+
+    def __init__(self, program: Path, environ: dict[str, str], model: SimulatedModel) -> None:
+        self.program, self.environ, self.model = program, environ, model
+        home = Path(environ["HOME"])
+        self.cwd = home / "w"
+        self.cwd.mkdir()
+        self.endpoint = home / "c.sock"
+        self.facts: list[Fact] = []
+        self.door = AppServerDoor()
+        self.channel = AppServerChannel(str(self.endpoint), self.facts.extend)
+        self.session = self.session_with(self.channel)
+        self.server: subprocess.Popen[bytes] | None = None
+
+    def session_with(self, channel: AppServerChannel) -> TmuxSession:
+        spec = SimpleNamespace(submit=SimpleNamespace(mentions=False))
+        fake = SimpleNamespace(channel=channel, preface="", spec=spec, cwd=self.cwd)
+        return cast("TmuxSession", fake)
+
+    async def up(self) -> None:
+        self.start_server()
+        await until(self.endpoint.exists, "the server listens")
+        self.tmux("set-option", "-g", "remain-on-exit", "on", ";", *self.terminal())
+        await self.channel.start()
+        await until(lambda: self.channel.native_id, "the terminal has a conversation")
+
+    def terminal(self) -> tuple[str, ...]:
+        words = (str(self.program), "--remote", f"unix://{self.endpoint}")
+        size = ("-x", "160", "-y", "50", "-c", str(self.cwd))
+        return ("new-session", "-d", "-s", "m", *size, *words, UNRESTRICTED)
+
+    def start_server(self) -> None:
+        self.server = subprocess.Popen(
+            [self.program, "app-server", "--listen", f"unix://{self.endpoint}"],
+            env=self.environ,
+            cwd=self.cwd,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+
+    def kill_server(self) -> None:
+        assert self.server is not None
+        self.server.kill()
+        self.server.wait()
+
+    def tmux(self, *words: str) -> str:
+        command = ["tmux", "-S", str(self.endpoint.with_name("t.sock")), "-f", os.devnull, *words]
+        return subprocess.run(
+            command, env=self.environ, capture_output=True, encoding="utf-8", check=True
+        ).stdout
+
+    def screen(self) -> str:
+        return self.tmux("capture-pane", "-p", "-t", "=m:")
+
+    def type(self, text: str) -> None:
+        self.tmux("send-keys", "-t", "=m:", "-l", text)
+
+    def key(self, name: str) -> None:
+        self.tmux("send-keys", "-t", "=m:", name)
+
+    async def down(self) -> None:
+        await self.channel.close()
+        subprocess.run(
+            ["tmux", "-S", str(self.endpoint.with_name("t.sock")), "kill-server"],
+            env=self.environ,
+            capture_output=True,
+            check=False,
+        )
+        if self.server is not None:
+            self.kill_server()
+
+    async def hand(self, body: str, *, dup: str | None = None, again: str = "") -> str:
+        """Hand one message over and return its id."""
+        found = again or new_message_id()
+        envelope = letter(found, body, dup)
+        outcome = await self.door.hand_over(self.session, envelope, f"{found}-{2 if again else 1}")
+        assert outcome == HandOver.LANDED
+        return found
+
+    def ids(self) -> list[str]:
+        return [i for fact in self.facts if fact.kind == "user" for i in fact.ids]
+
+    def ends(self) -> list[str]:
+        return [fact.status for fact in self.facts if fact.kind == "turn_end"]
+
+    def asked(self, words: str) -> int:
+        """In how many requests these words stand in the newest user text."""
+        return sum(words in (r.user_texts or ("",))[-1] for r in self.model.requests if r.has_tools)
+
+    async def seen(self, message_id: str) -> None:
+        await until(lambda: message_id in self.ids(), f"{message_id} is seen")
+
+    async def ended(self, count: int) -> None:
+        await until(lambda: len(self.ends()) >= count, f"{count} turns have ended")
+
+
+def letter(message_id: str, body: str, dup: str | None = None) -> Envelope:
+    return Envelope(
+        from_personality="ann",
+        from_runtime="claude",
+        from_intelligence="artificial",
+        ts="2026-01-01T12:00:00+00:00",
+        body=body,
+        id=message_id,
+        dup=dup,
+    )
+
+
+@pytest.fixture
+async def codex(
+    agent_binaries: Mapping[str, Path],
+    agent_environ: dict[str, str],
+    model: SimulatedModel,
+    anyio_backend: str,
+) -> AsyncIterator[Codex]:
+    running = Codex(agent_binaries["codex"], agent_environ, model)
+    try:
+        await running.up()
+        yield running
+    finally:
+        print(
+            *running.facts,
+            running.channel.status(),
+            running.screen(),
+            [r.user_texts for r in model.requests],
+            sep="\n",
+        )  # DEBUG
+        await running.down()
+
+
+async def test_an_idle_agent_is_given_the_exact_text_and_acknowledges_it_by_our_id(
+    codex: Codex,
+) -> None:
+    assert await codex.door.probe(codex.session) is None
+    sent = await codex.hand(NASTY)
+    await codex.ended(1)
+    assert codex.model.requests[-1].user_texts[-1] == handed_text(
+        codex.session, letter(sent, NASTY)
+    )
+    kinds = [fact.kind for fact in codex.facts]
+    assert kinds == ["session", "turn_start", "user", "turn_end"]
+    assert codex.ids() == [sent]
+    assert codex.ends() == [TurnEnd.DONE]
+    first = codex.facts[0]
+    assert first.native_id == codex.channel.native_id
+    assert Path(first.transcript).is_file()
+
+
+async def test_a_message_in_mid_stream_and_in_mid_tool_waits_and_cuts_nothing_off(
+    codex: Codex,
+) -> None:
+    sent = [await codex.hand("SLOWLY")]
+    await codex.seen(sent[0])
+    assert await codex.door.is_busy(codex.session)
+    sent.append(await codex.hand("TOOL"))
+    assert await codex.channel.look(f"{sent[1]}-1") == Whereabouts.QUEUED
+    await codex.seen(sent[1])
+    sent.append(await codex.hand("the last"))
+    await codex.ended(3)
+    assert codex.ids() == sent
+    assert codex.ends() == [TurnEnd.DONE] * 3
+    assert not await codex.door.is_busy(codex.session)
+
+
+async def test_a_persons_draft_is_left_alone_and_what_they_type_is_no_peers(codex: Codex) -> None:
+    await until(lambda: "›" in codex.screen(), "the composer")
+    codex.type("half a thought")
+    await until(lambda: "› half a thought" in codex.screen(), "the draft is shown")
+    await codex.hand("polite")
+    await codex.ended(1)
+    await until(lambda: "› half a thought" in codex.screen(), "the draft is still there")
+    codex.key("Enter")
+    await codex.ended(2)
+    assert codex.asked("half a thought") == 1
+    assert [fact.ids for fact in codex.facts if fact.kind == "user"][-1] == ()
+
+
+async def test_a_queued_message_survives_the_server_and_runs_once(codex: Codex) -> None:
+    cut = await codex.hand("SLOWLY")
+    await codex.seen(cut)
+    queued = await codex.hand("the survivor")
+    codex.kill_server()
+    await until(lambda: not codex.channel.connected, "the loss is noticed")
+    assert await codex.door.probe(codex.session) == HoldReason.BUSY
+    assert await codex.door.finish(codex.session, f"{queued}-1") == HandOver.UNCERTAIN
+    codex.start_server()
+    await codex.seen(queued)
+    await codex.ended(2)
+    assert codex.ends() == [TurnEnd.INTERRUPTED, TurnEnd.DONE]
+    assert await codex.door.finish(codex.session, f"{queued}-1") == HandOver.LANDED
+    # A message that may be there already is found, and not handed over again.
+    await codex.hand("the survivor", dup="maybe", again=queued)
+    assert codex.asked("the survivor") == 1
+    # The terminal brought the conversation up again, with its own permissions and not the server's.
+    permissions = "".join(codex.model.requests[-1].system_texts)
+    assert "danger-full-access" in permissions
+    assert "read-only" not in permissions.partition("<permissions instructions>")[2][:400]
+
+
+async def test_a_message_whose_turn_was_cut_off_is_handed_over_again(codex: Codex) -> None:
+    cut = await codex.hand("SLOWLY")
+    await until(lambda: codex.asked(cut) == 1, "the model is asked")
+    await codex.seen(cut)
+    codex.kill_server()
+    codex.start_server()
+    await codex.ended(1)
+    assert await codex.channel.look_any(cut) == Whereabouts.CUT
+    await codex.hand("SLOWLY", dup="maybe", again=cut)
+    await until(lambda: codex.asked(cut) == 2, "it is in a second request")
+
+
+async def test_what_happens_while_the_connection_is_lost_is_read_afterwards_once(
+    codex: Codex,
+) -> None:
+    sent = [await codex.hand("SLOWLY")]
+    await codex.seen(sent[0])
+    sent += [await codex.hand("the second")]
+    wire = codex.channel._link.wire
+    assert wire is not None
+    wire._connection.transport.abort()
+    await until(lambda: not codex.channel.connected, "the loss is noticed")
+    await until(lambda: codex.channel.status().subscribed, "the channel is back")
+    await codex.seen(sent[1])
+    await codex.ended(2)
+    assert codex.ids() == sent
+    assert codex.ends() == [TurnEnd.DONE, TurnEnd.DONE]
+
+
+async def test_another_channel_reads_earlier_acknowledgements_again(codex: Codex) -> None:
+    sent = [await codex.hand("one"), await codex.hand("two")]
+    await codex.ended(2)
+    facts: list[Fact] = []
+    later = AppServerChannel(str(codex.endpoint), facts.extend, native_id=codex.channel.native_id)
+    try:
+        await later.start()
+        await until(lambda: facts, "it has read the conversation")
+        assert [i for fact in facts for i in fact.ids] == sent
+        assert [fact.status for fact in facts if fact.kind == "turn_end"] == [TurnEnd.DONE]
+        assert await codex.door.finish(codex.session_with(later), f"{sent[0]}-1") == HandOver.LANDED
+    finally:
+        await later.close()
+
+
+async def test_an_attempt_that_never_arrived_is_provably_not_there(codex: Codex) -> None:
+    await codex.hand("one")
+    await codex.ended(1)
+    outcome = await codex.door.finish(codex.session, f"{new_message_id()}-1")
+    assert outcome == HandOver.NOT_HANDED
+
+
+async def test_an_interrupt_ends_the_turn_and_the_next_message_runs_all_the_same(
+    codex: Codex,
+) -> None:
+    assert not await codex.channel.interrupt()
+    first = await codex.hand("SLOWLY")
+    await codex.seen(first)
+    second = await codex.hand("after that")
+    assert await codex.channel.interrupt()
+    await codex.ended(2)
+    assert codex.ends() == [TurnEnd.INTERRUPTED, TurnEnd.DONE]
+    assert codex.ids() == [first, second]
+
+
+async def test_a_turn_that_the_vendor_refuses_says_so_and_the_next_one_runs(codex: Codex) -> None:
+    await codex.hand("LIMITED")
+    await codex.ended(1)
+    (failed,) = [fact for fact in codex.facts if fact.kind == "turn_end"]
+    assert (failed.status, failed.error) == (TurnEnd.API_ERROR, "rate_limit")
+    assert "429" in failed.words
+    await codex.hand("and now")
+    await codex.ended(2)
+    assert codex.ends()[-1] == TurnEnd.DONE
+
+
+async def test_compaction_is_told_and_never_begun_in_a_running_turn(codex: Codex) -> None:
+    assert not await codex.channel.compact()
+    sent = await codex.hand("SLOWLY")
+    await codex.seen(sent)
+    assert not await codex.channel.compact()
+    await codex.ended(1)
+    await until(lambda: not codex.channel.busy, "the turn is over")
+    assert await codex.channel.compact()
+    await until(lambda: any(f.kind == "compacted" for f in codex.facts), "it is done")
+    assert codex.ends()[0] == TurnEnd.DONE
+
+
+async def test_a_conversation_that_a_person_begins_anew_is_followed(codex: Codex) -> None:
+    await codex.hand("one")
+    await codex.ended(1)
+    before = codex.channel.native_id
+    codex.type("/new")
+    await until(lambda: "/new" in codex.screen(), "the command is shown")
+    await asyncio.sleep(0.3)
+    codex.key("Enter")
+    await until(lambda: codex.channel.native_id != before, "the new one is followed")
+    sent = await codex.hand("two")
+    await codex.seen(sent)
+    await codex.ended(2)
+    told = [fact.native_id for fact in codex.facts if fact.kind == "session"]
+    assert told == [before, codex.channel.native_id]
+    # No earlier text is in the new conversation.
+    assert "one" not in " ".join(codex.model.requests[-1].user_texts[:-1])
