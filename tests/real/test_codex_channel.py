@@ -13,6 +13,7 @@ from typing import cast
 import pytest
 
 from iapeer.core.envelope import Envelope
+from iapeer.core.identity import Intelligence
 from iapeer.core.ids import new_message_id
 from iapeer.core.states import HoldReason, TurnEnd
 from iapeer.sessions.appserver import AppServerChannel, Whereabouts
@@ -160,7 +161,7 @@ def letter(message_id: str, body: str, dup: str | None = None) -> Envelope:
     return Envelope(
         from_personality="ann",
         from_runtime="claude",
-        from_intelligence="artificial",
+        from_intelligence=Intelligence.ARTIFICIAL,
         ts="2026-01-01T12:00:00+00:00",
         body=body,
         id=message_id,
@@ -180,13 +181,6 @@ async def codex(
         await running.up()
         yield running
     finally:
-        print(
-            *running.facts,
-            running.channel.status(),
-            running.screen(),
-            [r.user_texts for r in model.requests],
-            sep="\n",
-        )  # DEBUG
         await running.down()
 
 

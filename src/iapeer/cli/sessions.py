@@ -70,6 +70,35 @@ def start(call: Call) -> int:
     return _for_each(call, "start")
 
 
+def interrupt(call: Call) -> int:
+    """Stop the running turn of a live session, as Escape at its keyboard would."""
+    return _control(call, "interrupt", STOP_TIMEOUT_S)
+
+
+def compact(call: Call) -> int:
+    """Shorten the context of a session and wait until its own program says that it is done."""
+    settings = load_settings()
+    limit_s = settings.compact_done_timeout_ms / 1000 + settings.boot_deadline_s + STOP_TIMEOUT_S
+    return _control(call, "compact", limit_s)
+
+
+def _control(call: Call, verb: str, timeout_s: float) -> int:
+    peer = call.need("peer")
+    with _progress(f"waiting for {peer}"):
+        answer = _post(peer, verb, call.get("runtime"), timeout_s)
+    runtime = answer["identity"].split("-", 1)[0]
+    if call.has("json"):
+        output.emit({"personality": peer, "runtime": runtime, "action": verb, **_extra(answer)})
+    else:
+        after = " after resume" if answer.get("resumed") else ""
+        output.say(f"{verb} → {peer} ({runtime}){after}")
+    return 0
+
+
+def _extra(answer: dict[str, Any]) -> dict[str, Any]:
+    return {"resumed": answer["resumed"]} if "resumed" in answer else {}
+
+
 def _for_each(call: Call, verb: str) -> int:
     """Do the verb to the named peer or to all; a peer that fails does not spare the others.
 

@@ -105,6 +105,12 @@ class SendRefused(IapeerError):
     code = "refused"
 
 
+class ControlRefused(IapeerError):
+    """A session could not be interrupted or compacted, and why."""
+
+    code = "control_refused"
+
+
 class PeerLive(IapeerError):
     """The operation needs the peer asleep, and it is running."""
 

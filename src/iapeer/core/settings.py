@@ -58,6 +58,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """How long new messages wait after a turn that ended with an API error of unknown length."""
     quota_hold_s: float = 300.0
     """The same where a quota is used up and nobody said until when."""
+    compact_done_timeout_ms: int = 290_000
+    """How long a compaction may take before it counts as failed (the contract's figure)."""
     ttl_s: float = 7 * 86400.0
     body_retention_s: float = 30 * 86400.0
     metadata_retention_s: float = 180 * 86400.0
@@ -89,6 +91,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 _POSITIVE_INTS = {
     env.BOOT_LIMIT: "boot_limit",
     env.COMPOSER_TIMEOUT_MS: "composer_timeout_ms",
+    env.COMPACT_DONE_TIMEOUT_MS: "compact_done_timeout_ms",
     env.COMPOSER_POLL_MS: "composer_poll_ms",
     env.DELIVERY_LOG_MAX_BYTES: "log_max_bytes",
     env.DELIVERY_LOG_KEEP: "log_keep",

@@ -40,6 +40,7 @@ _BY_CLASS: dict[type[BaseException], int] = {
     errors.RuntimeUnknown: 404,
     errors.PeerExists: 409,
     errors.PeerLive: 409,
+    errors.ControlRefused: 409,
     errors.SendRefused: 409,
     errors.LockBusy: 503,
     errors.SessionGone: 503,

@@ -119,6 +119,8 @@ class Api:
             self._route("POST", "/peers/{peer}/stop", self._stop),
             self._route("POST", "/peers/{peer}/start", self._start),
             self._route("POST", "/peers/{peer}/wake", self._wake),
+            self._route("POST", "/peers/{peer}/interrupt", self._interrupt),
+            self._route("POST", "/peers/{peer}/compact", self._compact),
             self._route("POST", "/peers/{peer}/remove", self._remove),
             self._route("POST", "/peers/{peer}/rename", self._rename),
             self._route("GET", "/messages", self._messages),
@@ -193,6 +195,16 @@ class Api:
     async def _wake(self, request: Request) -> Response:
         peer, runtime = await _target(request)
         return json_response({"ok": True, "attach": await self._services.fleet.wake(peer, runtime)})
+
+    async def _interrupt(self, request: Request) -> Response:
+        peer, runtime = await _target(request)
+        identity = await self._services.fleet.interrupt(peer, runtime)
+        return json_response({"ok": True, "identity": identity})
+
+    async def _compact(self, request: Request) -> Response:
+        peer, runtime = await _target(request)
+        identity, resumed = await self._services.fleet.compact(peer, runtime)
+        return json_response({"ok": True, "identity": identity, "resumed": resumed})
 
     async def _remove(self, request: Request) -> Response:
         check_operator(request)

@@ -75,6 +75,30 @@ class FleetService:
         """Allow messages again and forget faults; returns runtime -> action."""
         return await self._order_all(personality, runtime, Verb.START)
 
+    async def interrupt(self, personality: str, runtime: str | None) -> str:
+        """Stop the running turn of a live session; returns its identity.
+
+        Raises ControlRefused.
+        """
+        record = self._record(personality)
+        lane = self._lane(record, self._runtime(record, runtime))
+        await asyncio.wait_for(lane.order(Verb.INTERRUPT), ORDER_S)
+        return lane.identity.address
+
+    async def compact(self, personality: str, runtime: str | None) -> tuple[str, bool]:
+        """Shorten the context of a session and wait for the runtime's own word that it is done.
+
+        A parked one is gone on with first; returns its identity and whether that was so. Raises
+        ControlRefused, LaunchFailed.
+        """
+        record = self._record(personality)
+        lane = self._lane(record, self._runtime(record, runtime))
+        was_live = lane.phase == Phase.LIVE
+        settings = self._s.settings
+        limit = settings.compact_done_timeout_ms / 1000 + settings.boot_deadline_s + ORDER_S
+        await asyncio.wait_for(lane.order(Verb.COMPACT), limit)
+        return lane.identity.address, not was_live
+
     async def wake(self, personality: str, runtime: str | None) -> AttachPoint:
         """Bring a session up for a human. Raises LaunchFailed, SendRefused when stopped."""
         record = self._record(personality)

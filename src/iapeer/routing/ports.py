@@ -166,6 +166,15 @@ class Fleet(Protocol):
     async def start(self, personality: str, runtime: str | None) -> dict[str, str]:
         """Allow messages again and forget failed boots; returns runtime -> action."""
 
+    async def interrupt(self, personality: str, runtime: str | None) -> str:
+        """Stop the running turn; returns the identity. Raises ControlRefused."""
+
+    async def compact(self, personality: str, runtime: str | None) -> tuple[str, bool]:
+        """Shorten the context, resuming a parked session; returns identity and whether it was.
+
+        Raises ControlRefused, LaunchFailed.
+        """
+
     async def wake(self, personality: str, runtime: str | None) -> AttachPoint:
         """Bring one session up (or find it live) for a human. Raises LaunchFailed."""
 

@@ -34,6 +34,8 @@ def check(spec: RuntimeSpec) -> None:
     ):
         _check_key(key, name)
     _need(0 <= spec.submit.settle_ms <= 10_000, "submit.settle_ms", "out of range", "0 to 10000")
+    for index, expression in enumerate(spec.control.compact_refused):
+        _check_expression(f"control.compact_refused[{index}]", expression)
     _need(spec.control.compact.isprintable(), "control.compact", "more than one line", "one line")
 
 

@@ -165,6 +165,8 @@ class Control(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """Key that stops the running turn."""
     compact: str = ""
     """One line that is typed and submitted to shorten the context."""
+    compact_refused: tuple[str, ...] = ()
+    """Expressions that one more of on the screen means: there is nothing to shorten."""
 
 
 class Errors(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -18,6 +18,10 @@ class Channel(Protocol):
     def native_id(self) -> str:
         """The runtime's own id of the conversation, empty until it is known."""
 
+    @property
+    def ready(self) -> bool:
+        """Whether a message can be handed over now."""
+
     async def start(self) -> None:
         """Begin to connect, in the background; a server that is not up is tried again."""
 

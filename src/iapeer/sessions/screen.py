@@ -21,6 +21,8 @@ _TAIL_JOIN = " ⏎ "
 _DEAD_PANE = re.compile(r"Pane is dead( \(.*\)?)?")
 _RULE_CHARS = frozenset("─━═╌╍┄┅┈┉╭╮╰╯┌┐└┘├┤▀▄▔▁▂")
 _FRAME = "│┃║"
+_UNSEEN_END = re.compile(r"[\s\u200b-\u200d\u2060\ufeff]+\Z")
+"""Qwen Code 0.15.10 draws its cursor as a blank and U+200B after the text (measured)."""
 
 
 class Dialog(msgspec.Struct, frozen=True):
@@ -96,11 +98,24 @@ def _is_found(expression: str, text: str) -> bool:
 
 
 def _read_composer(rows: Sequence[Sequence[Cell]], marks: Marks) -> Composer:
-    for position in range(len(rows) - 1, -1, -1):
-        after = _after_glyph(rows[position], marks.prompt_glyphs)
-        if after is not None:
-            return _judge([after, *_continuation(rows[position + 1 :])], marks)
-    return Composer("none")
+    found = ((n, _after_glyph(row, marks.prompt_glyphs)) for n, row in enumerate(rows))
+    prompts = {n: after for n, after in found if after is not None}
+    if not prompts:
+        return Composer("none")
+    position = _first_of_block(rows, list(prompts))
+    return _judge([prompts[position], *_continuation(rows[position + 1 :])], marks)
+
+
+def _first_of_block(rows: Sequence[Sequence[Cell]], prompts: Sequence[int]) -> int:
+    """Return the composer's first row: the last one with a glyph.
+
+    Where rules stand around that one it is the first between them: the others are lines of a draft.
+    """
+    last = prompts[-1]
+    above = next((n for n in range(last - 1, -1, -1) if _is_rule(rows[n])), None)
+    if above is None or not any(_is_rule(row) for row in rows[last + 1 :]):
+        return last
+    return next(n for n in prompts if n > above)
 
 
 def _after_glyph(row: Sequence[Cell], glyphs: Sequence[str]) -> Sequence[Cell] | None:
@@ -119,11 +134,15 @@ def _continuation(below: Sequence[Sequence[Cell]]) -> Sequence[Sequence[Cell]]:
     blank row.
     """
     for position, row in enumerate(below):
-        start = plain(row).strip()[:3]  # a label may stand further right in the rule
-        if len(start) == 3 and set(start) <= _RULE_CHARS:
+        if _is_rule(row):
             return [_unframed(row) for row in below[:position]]
     blank = next((n for n, row in enumerate(below) if not plain(row).strip()), len(below))
     return below[:blank]
+
+
+def _is_rule(row: Sequence[Cell]) -> bool:
+    start = plain(row).strip()[:3]  # a label may stand further right in the rule
+    return len(start) == 3 and set(start) <= _RULE_CHARS
 
 
 def _unframed(row: Sequence[Cell]) -> Sequence[Cell]:
@@ -153,7 +172,7 @@ def _judge(rows: Sequence[Sequence[Cell]], marks: Marks) -> Composer:
             )
             has_ghost = has_ghost or (is_ghost and not cell.char.isspace())
             draft += " " if is_ghost else cell.char
-        drafts.append(draft.strip())
+        drafts.append(_UNSEEN_END.sub("", draft).lstrip())
     text = "\n".join(drafts).strip()
     if not text:
         return Composer("ghost" if has_ghost else "empty")

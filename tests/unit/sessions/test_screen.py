@@ -140,3 +140,21 @@ def test_any_capture_can_be_read(capture: str) -> None:
 @given(st.text(st.characters(exclude_categories=["C", "Z"]), min_size=1, max_size=40))
 def test_a_plain_draft_is_never_taken_for_nothing(draft: str) -> None:
     assert composer(claude(f"❯ {draft}")).kind in ("text", "paste_chip")
+
+
+def test_a_cursor_drawn_as_a_blank_and_a_zero_width_space_is_no_text() -> None:
+    assert composer(claude("❯ \x1b[7m \x1b[0m\u200b")) == Composer("empty")
+    assert composer(claude("❯ mine\x1b[7m \x1b[0m\u200b")) == Composer("text", "mine")
+    assert composer(claude("❯ one", "  two \u200b")) == Composer("text", "one\ntwo")
+    assert composer(claude("❯ a\u200bb")) == Composer("text", "a\u200bb")
+
+
+def test_a_draft_whose_later_line_begins_with_the_glyph_is_read_whole() -> None:
+    assert composer(claude("❯ one", "  ❯ two", "", "❯ three")).text == "one\n❯ two\n\n❯ three"
+    assert composer(claude("❯ ", "  > quoted")) == Composer("text", "> quoted")
+
+
+def test_what_was_said_above_the_rules_of_the_composer_is_not_in_it() -> None:
+    assert composer(claude("❯ mine", above="❯ said\n  ❯ queued")) == Composer("text", "mine")
+    # A lone rule higher up, as under a table or after a turn, closes no block.
+    assert composer(f"{RULE}\n❯ said\n\n❯ mine\n") == Composer("text", "mine")

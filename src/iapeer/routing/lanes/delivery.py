@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 _UNKNOWN = frozenset({HandOver.UNCERTAIN, HandOver.UNSHOWN})
 COMPOSER_NOTICE = "someone is typing there; it will arrive, do not resend"
+CHANNEL_PATIENCE_S = 30.0
+"""A program's own server that took nothing for this long is passed by, where there is another door
+(measured: Codex' comes back after a SIGKILL within 2 s)."""
 SETTLE_POLL_S = 0.25
 """Between two looks at an attempt whose end nobody saw."""
 
@@ -46,6 +49,7 @@ class Deliverer:
         self._pause = ApiPause(journal, services)
         self._composer_since: float | None = None
         self._composer_told = False
+        self._channel_seen_at: float | None = None
         self._unproven: set[str] = set()
         """Landed long ago in a session that is idle: it will not prove them any more."""
 
@@ -54,12 +58,12 @@ class Deliverer:
 
         0 means at once. Raises SessionGone and TmuxError as the door does.
         """
-        door = self._s.doors[session.spec.doors[0]]
+        door = self._door(session)
         open_rows = await self._journal.outstanding(session.id)
         if not door.acks:
             for row in open_rows:
                 if row.state == MessageState.IN_FLIGHT:
-                    return await self._settle(session, door, row)
+                    return await self._settle(session, self._s.doors[row.door], row)
         waiting = [row for row in open_rows if row.id not in self._unproven]
         if len(waiting) >= session.spec.window:
             await self._journal.hold(HoldReason.BUSY)
@@ -81,6 +85,20 @@ class Deliverer:
         await self._hand_over(session, door, head)
         return 0.0
 
+    def _door(self, session: Session) -> Door:
+        """Return the first door, or the next one where the program's own server stays silent."""
+        names = session.spec.doors
+        if len(names) > 1 and isinstance(session, TmuxSession) and session.spec.has_channel:
+            now = self._s.clock.monotonic()
+            if self._channel_seen_at is None or (session.channel and session.channel.ready):
+                self._channel_seen_at = now
+            if now - self._channel_seen_at > CHANNEL_PATIENCE_S:
+                self._s.log(
+                    "door", identity=self._journal.identity.address, door=names[1], instead=names[0]
+                )
+                return self._s.doors[names[1]]
+        return self._s.doors[names[0]]
+
     async def _mind_composer(self, reason: HoldReason | None) -> None:
         """Once per episode: tell the senders that somebody has been typing for long."""
         now = self._s.clock.monotonic()
@@ -101,6 +119,7 @@ class Deliverer:
     def forget(self) -> None:
         """Begin with a new session."""
         self._composer_since = None
+        self._channel_seen_at = None
         self._unproven.clear()
         self._since.clear()
         self.depth = HUMAN_DEPTH

@@ -11,6 +11,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from iapeer.core.errors import (
+    ControlRefused,
     IapeerError,
     LaunchFailed,
     SendRefused,
@@ -26,6 +27,7 @@ from iapeer.storage.ledger.rows import SessionRow
 
 from . import endings
 from .boot import Boot
+from .controls import Controls
 from .delivery import Deliverer
 from .journal import Journal
 from .letters import (
@@ -69,6 +71,7 @@ class Lane:
         self._s = services
         self._journal = Journal(uid, identity, services)
         self._waking = Waking(self._journal, identity, services)
+        self._controls = Controls(identity, services)
         self._deliverer = Deliverer(self._journal, services, self._waking.conversation)
         self._box = Mailbox(services.clock)
         self._boot = Boot(uid, identity, services, self._box.report)
@@ -198,7 +201,7 @@ class Lane:
             await self._on_death(session.id)
             return
         try:
-            again_s = await self._deliverer.step(session)
+            again_s = await self._step_of(session)
         except SessionGone:
             await self._on_death(session.id)
             return
@@ -208,6 +211,15 @@ class Lane:
             again_s = self._s.settings.busy_poll_ms / 1000
         if again_s is not None:
             self._box.look_in(again_s)
+
+    async def _step_of(self, session: Session) -> float | None:
+        """One step in a live session; while its context is shortened nothing is handed over."""
+        if isinstance(session, TmuxSession) and self._controls.compacting:
+            again_s = await self._controls.go_on(session)
+            if again_s is not None:
+                await self._journal.hold(HoldReason.BUSY)
+                return again_s
+        return await self._deliverer.step(session)
 
     # -- coming up --------------------------------------------------------------------------
 
@@ -335,6 +347,8 @@ class Lane:
         await self._deliverer.observed(observed)
         if isinstance(session, TmuxSession) and session.id == observed.session_id:
             for fact in observed.facts:
+                if fact.kind == "compacted":
+                    self._controls.compacted()
                 await follow(session, fact, self._journal, self._s, self._box.report)
 
     async def _on_control(self, control: Control) -> None:
@@ -373,6 +387,10 @@ class Lane:
             case Verb.END:
                 await self._end("removed")
                 done.set_result("ended")
+            case Verb.INTERRUPT:
+                done.set_result(await self._controls.interrupt(self.session))
+            case Verb.COMPACT:
+                await self._on_compact(done)
 
     async def _on_wake(self, done: asyncio.Future[str]) -> None:
         """Answer when the session is up; a person who asks is not made to wait for a back-off."""
@@ -393,6 +411,31 @@ class Lane:
         if self.phase == Phase.ASLEEP:
             await self._boot_now(await self._waking.wish())
         self._wakers.add(done)
+
+    async def _on_compact(self, done: asyncio.Future[str]) -> None:
+        """Compact a live session, or one that was parked: that one is gone on with first."""
+        if self.session is not None:
+            await self._controls.ask_compact(self.session, done)
+            return
+        beginning = await self._waking.wish()
+        if self.stopped or self.phase != Phase.ASLEEP or not beginning.native_id:
+            raise ControlRefused(
+                f"{self.identity.address} has nothing to compact", code="nothing_to_compact"
+            )
+        woken: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        woken.add_done_callback(lambda _: self._compact_woken(woken, done))
+        await self._boot_now(beginning)
+        self._wakers.add(woken)
+
+    def _compact_woken(self, woken: asyncio.Future[str], done: asyncio.Future[str]) -> None:
+        """The parked session is up, or will not come up."""
+        if done.done():
+            return
+        failed = woken.exception() if not woken.cancelled() else None
+        if failed is not None:
+            done.set_exception(failed)
+        else:
+            self.post(Order(Verb.COMPACT, done))
 
     async def _on_attached(self, session: InboxSession) -> None:
         if self.stopped or session.closed:
@@ -446,6 +489,7 @@ class Lane:
         await endings.give_back(session, self._journal, cause, obituary)
         await endings.clear(session, self._journal, self._s, cause)
         self.session, self.phase, self._suspect = None, Phase.ASLEEP, None
+        self._controls.over(cause)
         self._s.log("end", **self._names(), session=session.id, cause=cause)
 
     async def _drain_evidence(self, session_id: str) -> None:

@@ -20,6 +20,8 @@ class Verb(StrEnum):
     STOP = "stop"
     START = "start"
     WAKE = "wake"
+    INTERRUPT = "interrupt"
+    COMPACT = "compact"
     END = "end"
     """End the session without a mark: before a remove or a rename."""
 

@@ -33,7 +33,7 @@ from .frames import (
     TurnTold,
 )
 from .reading import RUNNING, Reader, message_id_of, without_ghosts
-from .wire import NotSent, Refused, Wire, WireError, connect
+from .wire import REQUEST_S, NotSent, Refused, Wire, WireError, connect
 
 BACK_OFF_S = (0.05, 0.1, 0.2, 0.5, 1.0)
 """Between two tries to connect; the last one repeats. A server is up after 0.12 s (measured)."""
@@ -50,6 +50,8 @@ TURNS = 50
 """Turns of one look back."""
 THREADS = 8
 """Conversations of one terminal that are remembered, newest last."""
+REFUSED_S = 5.0
+"""A server that has refused a message is not asked again for so long."""
 HELD_MAX = 1_000
 """Notifications that wait while a thread's past is read."""
 
@@ -97,6 +99,8 @@ class _Link:
 
     wire: Wire | None = None
     subscribed: str = ""
+    loaded: set[str] = field(default_factory=set)
+    """Threads that this server has in its memory."""
     held: list[Callable[[], list[Fact]]] = field(default_factory=list)
     """News of the terminal's thread that wait until its past has been read."""
 
@@ -122,6 +126,7 @@ class AppServerChannel:
         self._active: dict[str, bool] = {}
         self._turn = ""
         self._owed = False
+        self._refused_until = 0.0
         self._announced = ""
         self._trouble = ""
         self._stir = asyncio.Event()
@@ -140,6 +145,12 @@ class AppServerChannel:
     def connected(self) -> bool:
         """Whether requests can be made now."""
         return self._link.wire is not None and not self._link.wire.ended.is_set()
+
+    @property
+    def ready(self) -> bool:
+        """Whether the server can take a message for the terminal's thread now."""
+        paused = asyncio.get_running_loop().time() < self._refused_until
+        return self.connected and not paused and self.native_id in self._link.loaded
 
     @property
     def busy(self) -> bool:
@@ -170,7 +181,7 @@ class AppServerChannel:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def queue_add(self, text: str, client_id: str, timeout_s: float | None = None) -> None:
+    async def queue_add(self, text: str, client_id: str, timeout_s: float = REQUEST_S) -> None:
         """Queue a text: it starts at once when nothing runs, else after the running turn.
 
         Raises:
@@ -187,8 +198,12 @@ class AppServerChannel:
         }
         wire = self._wire()
         self._owed = True
-        limits = {} if timeout_s is None else {"timeout_s": timeout_s}
-        await wire.call("thread/queue/add", params, msgspec.Raw, **limits)
+        try:
+            await wire.call("thread/queue/add", params, msgspec.Raw, timeout_s)
+        except Refused as error:
+            self._trouble = str(error)
+            self._refused_until = asyncio.get_running_loop().time() + REFUSED_S
+            raise
         self._nudge_soon()
 
     async def look(self, client_id: str) -> Whereabouts:
@@ -301,6 +316,7 @@ class AppServerChannel:
     async def _find_thread(self, wire: Wire) -> set[str]:
         """Take the newest conversation that a person can see; return all in the server's memory."""
         loaded = set((await wire.call("thread/loaded/list", {}, LoadedPage)).data)
+        self._link.loaded = loaded
         if self.native_id not in loaded:
             if self._wanted in loaded:
                 self._follow(self._wanted)
@@ -321,6 +337,7 @@ class AppServerChannel:
 
     def _took(self, thread: Thread) -> None:
         if thread.is_main:
+            self._link.loaded.add(thread.id)
             self._active.setdefault(thread.id, thread.status.type == "active")
             self._follow(thread.id)
 
@@ -330,7 +347,8 @@ class AppServerChannel:
             if thread in self._threads:
                 self._threads.remove(thread)
             self._threads = [*self._threads[1 - THREADS :], thread]
-            self._turn, self._link.held = "", []
+            self._turn = ""
+            self._flush()
             self._stir.set()
 
     async def _subscribe(self, wire: Wire, thread: str) -> None:
@@ -353,10 +371,8 @@ class AppServerChannel:
             source = "app-server thread"
             facts.insert(0, Fact("session", native_id=thread, transcript=path, source=source))
         self._link.subscribed = thread
-        held, self._link.held = self._link.held, []
-        for read in held:
-            facts += read()
         self._tell(facts)
+        self._flush()
         self._owed = True
         self._nudge_soon()
 
@@ -373,8 +389,7 @@ class AppServerChannel:
     def _heard(self, method: str, params: msgspec.Raw) -> None:
         match method:
             case "item/completed":
-                item = _decode(params, ItemTold)
-                self._news(item.thread_id, lambda: self._reader.item(item.item))
+                self._item_completed(_decode(params, ItemTold))
             case "turn/started":
                 begun = _decode(params, TurnTold)
                 if begun.thread_id == self.native_id:
@@ -397,6 +412,13 @@ class AppServerChannel:
             case "account/rateLimits/updated":
                 self._reader.limits(_decode(params, LimitsTold).rate_limits)
 
+    def _item_completed(self, told: ItemTold) -> None:
+        is_typed = told.item.type == "userMessage" and not message_id_of(told.item.client_id)
+        if is_typed and told.thread_id in self._threads:
+            # A person has gone back to an earlier conversation.
+            self._follow(told.thread_id)
+        self._news(told.thread_id, lambda: self._reader.item(told.item))
+
     def _news(self, thread: str, read: Callable[[], list[Fact]]) -> None:
         """Report one thing of a thread, but never before what came before it."""
         if thread != self.native_id or self._link.subscribed == thread:
@@ -406,10 +428,15 @@ class AppServerChannel:
         else:
             self._link.held.append(read)
 
+    def _flush(self) -> None:
+        """Report what has waited."""
+        held, self._link.held = self._link.held, []
+        self._tell([fact for read in held for fact in read()])
+
     def _status_changed(self, thread: str, *, active: bool) -> None:
         if thread in self._threads:
             self._active[thread] = active
-        if active and thread != self.native_id and thread not in self._strangers[-THREADS:]:
+        if active and thread not in (*self._threads, *self._strangers):
             self._strangers = [*self._strangers[1 - THREADS :], thread]
         if thread == self.native_id and not active:
             self._nudge_soon()
@@ -417,6 +444,7 @@ class AppServerChannel:
 
     def _thread_closed(self, thread: str) -> None:
         self._active.pop(thread, None)
+        self._link.loaded.discard(thread)
         if self._link.subscribed == thread:
             self._link.subscribed = ""
         self._stir.set()

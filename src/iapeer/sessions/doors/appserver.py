@@ -13,7 +13,7 @@ from iapeer.core.envelope import Envelope
 from iapeer.core.states import HoldReason
 from iapeer.sessions.appserver import AppServerChannel, Whereabouts
 from iapeer.sessions.appserver.channel import AGAIN_S
-from iapeer.sessions.appserver.wire import NotSent, Refused, WireError
+from iapeer.sessions.appserver.wire import REQUEST_S, NotSent, Refused, WireError
 from iapeer.sessions.model import TmuxSession
 from iapeer.storage.faults import fault
 
@@ -22,6 +22,8 @@ from .text import handed_text
 
 STEP_S = 1.9
 """All of one call: a lane's step takes 2 s at most."""
+ADD_S = 0.5
+"""What is left of it for the request itself, after two looks a second apart."""
 _THERE = frozenset({Whereabouts.QUEUED, Whereabouts.SHOWN})
 
 
@@ -32,11 +34,11 @@ class AppServerDoor:
     acks = False
 
     async def probe(self, session: TmuxSession) -> HoldReason | None:
-        """Hold until the terminal has a conversation, and while there is no connection."""
+        """Hold until the terminal has a conversation, and while the server can't take anything."""
         channel = _channel(session)
         if channel is None or not channel.native_id:
             return HoldReason.WAKING
-        return None if channel.connected else HoldReason.BUSY
+        return None if channel.ready else HoldReason.BUSY
 
     async def is_busy(self, session: TmuxSession) -> bool:
         """As the server told; a lost connection counts as busy, for nobody knows."""
@@ -52,7 +54,7 @@ class AppServerDoor:
         until = loop.time() + STEP_S
         text = handed_text(session, envelope)
         try:
-            async with asyncio.timeout_at(until - 0.5):
+            async with asyncio.timeout_at(until - ADD_S):
                 if envelope.dup and envelope.id and await _is_there(channel, envelope.id):
                     return HandOver.LANDED
         except (WireError, TimeoutError):
@@ -60,7 +62,7 @@ class AppServerDoor:
             return HandOver.NOT_HANDED
         fault("appserver.before_add")
         try:
-            await channel.queue_add(text, marker, timeout_s=max(0.1, until - loop.time()))
+            await channel.queue_add(text, marker, timeout_s=min(REQUEST_S, until - loop.time()))
         except (NotSent, Refused):
             return HandOver.NOT_HANDED
         except WireError:

@@ -10,7 +10,7 @@ import asyncio
 
 from iapeer.core.envelope import Envelope
 from iapeer.core.states import HoldReason
-from iapeer.sessions.httpserver import Found, NoAnswer, NotReached, HttpChannel
+from iapeer.sessions.httpserver import Found, HttpChannel, NoAnswer, NotReached
 from iapeer.sessions.model import TmuxSession
 from iapeer.storage.faults import fault
 
@@ -19,7 +19,7 @@ from .text import handed_text
 
 STEP_S = 1.9
 """All of one call: a lane's step takes 2 s at most."""
-POST_S = 1.2
+POST_S = 0.8
 """The part of it that is kept for the message itself."""
 AGAIN_S = 0.5
 """Between two looks whether a message arrived."""

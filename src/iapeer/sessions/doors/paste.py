@@ -8,6 +8,7 @@ A composer that holds a person's draft is never touched.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 from iapeer.core.envelope import Envelope
 from iapeer.core.settings import Settings
@@ -85,6 +86,18 @@ class PasteDoor:
         await self._settle(session)
         return await self._submit(session, marker)
 
+    async def type_line(self, session: TmuxSession, line: str, marker: str) -> HandOver:
+        """Type one line that is no message, such as a command of the program, and send it off.
+
+        Nothing is typed beside what somebody else is writing.
+        """
+        if await self.probe(session) is not None:
+            return HandOver.NOT_HANDED
+        if not await session.tmux.paste(line.encode(), buffer=f"iap-{marker}", marker=marker):
+            return HandOver.NOT_HANDED
+        await self._settle(session)
+        return await self._submit(session, marker, lambda composer: composer.text == line)
+
     def _text(self, session: TmuxSession, envelope: Envelope) -> str:
         return handed_text(session, envelope)
 
@@ -111,13 +124,19 @@ class PasteDoor:
                 return
             await asyncio.sleep(min(POLL_S, max(0.0, deadline - loop.time())))
 
-    async def _submit(self, session: TmuxSession, marker: str) -> HandOver:
+    async def _submit(
+        self,
+        session: TmuxSession,
+        marker: str,
+        is_ours: Callable[[Composer], bool] | None = None,
+    ) -> HandOver:
         """Press Enter until the composer is clear, each time only after a look at it.
 
         An Enter that comes with the paste is swallowed by real programs, so there is none
         before the text is shown: a program that hangs would keep it in its composer for good.
         When a person has typed beside our text, the Enter is theirs: nothing is pressed.
         """
+        is_ours = is_ours or (lambda c: is_only_ours(c, session.marks, session.preface))
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._settings.submit_ms / 1000
         key = session.spec.submit.key
@@ -128,9 +147,7 @@ class PasteDoor:
         entered, shown, press_at = False, False, loop.time()
         while loop.time() < deadline:
             composer = (await self._look(session)).composer
-            if composer.kind in _FILLED and not is_only_ours(
-                composer, session.marks, session.preface
-            ):
+            if composer.kind in _FILLED and not is_ours(composer):
                 return HandOver.BLOCKED
             shown = shown or composer.kind in _FILLED
             if entered and composer.kind not in _FILLED:

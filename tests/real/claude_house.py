@@ -1,0 +1,133 @@
+"""A house in this process whose claude peers are the real program."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from iapeer.storage.ledger import turns
+from iapeer.testing.agents import SimulatedModel
+from iapeer.testing.agents.users import move_in, user_of
+from iapeer.testing.model_server import RecordedRequest
+from tests.integration.routing.house import House, until
+
+CLAUDE = "claude"
+QUICK = {"evidence_s": 3.0, "boot_deadline_s": 40.0}
+"""A real program on a busy machine takes longer than the demo agent."""
+
+
+class ClaudeHouse(House):
+    """A house at a simulated model; peers are claude unless another runtime is named."""
+
+    model: SimulatedModel
+
+    @property
+    def home(self) -> Path:
+        """The HOME of the made-up person."""
+        return self.base / "h"
+
+    def hire(self, *names: str, **variables: str) -> None:
+        """Register claude peers with the person's login; `variables` go over it."""
+        self.create(*names, runtime=CLAUDE)
+        values = dict(user_of(CLAUDE, self.model.url).variables) | variables
+        text = "".join(f"{name}={value}\n" for name, value in values.items())
+        for name in names:
+            self.launch_env(name, text, CLAUDE)
+
+    # -- what came of it ----------------------------------------------------------------------
+
+    def pane(self, name: str) -> str:
+        """What stands on the screen."""
+        return self.tmux(name, "capture-pane", "-p", "-t", f"=claude-{name}:", runtime=CLAUDE)
+
+    def shown(self, name: str) -> str:
+        """The composer's text as a person sees it, folded pastes as they are."""
+        lines = [line for line in self.pane(name).split("\n") if line.startswith("❯")]
+        return lines[-1].removeprefix("❯").strip("\u00a0 ") if lines else ""
+
+    def transcript(self, name: str) -> list[dict[str, Any]]:
+        """All records of the running session."""
+        return read_jsonl(Path(self.session(name, CLAUDE).transcript))
+
+    def turns_asked(self) -> list[RecordedRequest]:
+        """The requests of turns: titles and the like come without tools."""
+        return [request for request in self.model.requests if request.has_tools]
+
+    def asked_with(self, text: str) -> list[RecordedRequest]:
+        """The requests of turns that hold this text anywhere."""
+        quoted = json.dumps(text)[1:-1]
+        raw = json.dumps(text, ensure_ascii=False)[1:-1]
+        return [
+            request
+            for request in self.turns_asked()
+            if quoted.encode() in request.body or raw.encode() in request.body
+        ]
+
+    async def asked(self, text: str, count: int = 1) -> RecordedRequest:
+        """Wait for the `count`th request of a turn that holds this text."""
+        await until(lambda: len(self.asked_with(text)) >= count, f"the model to be asked {text!r}")
+        return self.asked_with(text)[count - 1]
+
+    async def ends(self, message_id: str) -> list[str]:
+        """How the turns of one message ended; empty for one that runs."""
+        found = await self.services.ledger.read(lambda c: turns.turns_of(c, message_id))
+        return [turn.turn_end for turn in found]
+
+    async def ended(self, message_id: str, *ends: str) -> None:
+        """Wait until the turns of a message ended like this."""
+
+        async def look() -> bool:
+            return await self.ends(message_id) == list(ends)
+
+        try:
+            await until(look)
+        except AssertionError:
+            raise AssertionError(f"turns: {await self.ends(message_id)}, not {ends}") from None
+
+    async def steps(self, message_id: str) -> list[tuple[str, str, str]]:
+        """(event, reason, evidence) of each step of a message."""
+        return [(h.event, h.reason, h.evidence) for h in await self.history(message_id)]
+
+    def log(self) -> str:
+        """What the lanes wrote down."""
+        return self.paths.lifecycle_log.read_text(encoding="utf-8")
+
+
+def read_jsonl(path: Path) -> list[dict[str, Any]]:
+    """Return the records of a transcript; a last half line is left out."""
+    lines = path.read_bytes().split(b"\n")[:-1] if path.exists() else []
+    return [json.loads(line) for line in lines]
+
+
+def texts_of(request: RecordedRequest) -> str:
+    """All that was said to the model, by users and by the notes of the program."""
+    return "\n".join((*request.user_texts, *request.system_texts))
+
+
+@asynccontextmanager
+async def open_claude(
+    base: Path, path: str, model: SimulatedModel, *peers: str, **changes: Any
+) -> AsyncIterator[ClaudeHouse]:
+    """Open a house with claude peers and the program `op`; everything in it ends with the block."""
+    house = ClaudeHouse(base, QUICK | changes, {"PATH": path})
+    house.model = model
+    move_in(house.home, model.url)
+    try:
+        house.hire(*peers)
+        house.create("op", runtime="api")
+        await house.start()
+        yield house
+        for name in peers:
+            if house.lane(name, CLAUDE).session is not None:
+                await house.fleet.stop(name, None)
+    finally:
+        try:
+            await house.close()
+        finally:
+            house.clean_up()
+
+
+Opened = Callable[..., Any]
