@@ -15,7 +15,7 @@ from iapeer.testing.model_server import RecordedRequest
 from tests.integration.routing.house import House, until
 
 CLAUDE = "claude"
-QUICK = {"evidence_s": 3.0, "boot_deadline_s": 40.0}
+QUICK = {"evidence_s": 3.0, "boot_deadline_s": 40.0, "wait_waking_s": 0.0}
 """A real program on a busy machine takes longer than the demo agent."""
 
 
@@ -112,6 +112,7 @@ async def open_claude(
     base: Path, path: str, model: SimulatedModel, *peers: str, **changes: Any
 ) -> AsyncIterator[ClaudeHouse]:
     """Open a house with claude peers and the program `op`; everything in it ends with the block."""
+    base.mkdir(mode=0o700)
     house = ClaudeHouse(base, QUICK | changes, {"PATH": path})
     house.model = model
     move_in(house.home, model.url)

@@ -23,7 +23,7 @@ from iapeer.sessions.doors.text import handed_text
 from iapeer.sessions.evidence import Fact
 from iapeer.sessions.model import TmuxSession
 from iapeer.testing.agents import SimulatedModel
-from iapeer.testing.model_server import Call, Fail, Rule, Say, Script, Slow
+from iapeer.testing.model_server import Call, Fail, RecordedRequest, Rule, Say, Script, Slow
 
 pytestmark = pytest.mark.anyio
 
@@ -146,9 +146,14 @@ class Codex:
     def ends(self) -> list[str]:
         return [fact.status for fact in self.facts if fact.kind == "turn_end"]
 
+    @property
+    def asks(self) -> list[RecordedRequest]:
+        """The requests of turns; the terminal asks for a title, too, without tools."""
+        return [request for request in self.model.requests if request.has_tools]
+
     def asked(self, words: str) -> int:
         """In how many requests these words stand in the newest user text."""
-        return sum(words in (r.user_texts or ("",))[-1] for r in self.model.requests if r.has_tools)
+        return sum(words in (request.user_texts or ("",))[-1] for request in self.asks)
 
     async def seen(self, message_id: str) -> None:
         await until(lambda: message_id in self.ids(), f"{message_id} is seen")
@@ -190,9 +195,7 @@ async def test_an_idle_agent_is_given_the_exact_text_and_acknowledges_it_by_our_
     assert await codex.door.probe(codex.session) is None
     sent = await codex.hand(NASTY)
     await codex.ended(1)
-    assert codex.model.requests[-1].user_texts[-1] == handed_text(
-        codex.session, letter(sent, NASTY)
-    )
+    assert codex.asks[-1].user_texts[-1] == handed_text(codex.session, letter(sent, NASTY))
     kinds = [fact.kind for fact in codex.facts]
     assert kinds == ["session", "turn_start", "user", "turn_end"]
     assert codex.ids() == [sent]
@@ -248,7 +251,7 @@ async def test_a_queued_message_survives_the_server_and_runs_once(codex: Codex) 
     await codex.hand("the survivor", dup="maybe", again=queued)
     assert codex.asked("the survivor") == 1
     # The terminal brought the conversation up again, with its own permissions and not the server's.
-    permissions = "".join(codex.model.requests[-1].system_texts)
+    permissions = "".join(codex.asks[-1].system_texts)
     assert "danger-full-access" in permissions
     assert "read-only" not in permissions.partition("<permissions instructions>")[2][:400]
 
@@ -345,8 +348,7 @@ async def test_a_conversation_that_a_person_begins_anew_is_followed(codex: Codex
     await codex.ended(1)
     before = codex.channel.native_id
     codex.type("/new")
-    await until(lambda: "/new" in codex.screen(), "the command is shown")
-    await asyncio.sleep(0.3)
+    await until(lambda: codex.screen().count("/new") > 1, "the command is shown and offered")
     codex.key("Enter")
     await until(lambda: codex.channel.native_id != before, "the new one is followed")
     sent = await codex.hand("two")
@@ -355,4 +357,4 @@ async def test_a_conversation_that_a_person_begins_anew_is_followed(codex: Codex
     told = [fact.native_id for fact in codex.facts if fact.kind == "session"]
     assert told == [before, codex.channel.native_id]
     # No earlier text is in the new conversation.
-    assert "one" not in " ".join(codex.model.requests[-1].user_texts[:-1])
+    assert "one" not in " ".join(codex.asks[-1].user_texts[:-1])

@@ -147,11 +147,9 @@ class House:
         if self.session.channel is not None:
             await self.session.release()
         pid = self.session.pane[0]
-        began = asyncio.get_running_loop().time()
         await self.tmux.kill()
         await self.tmux.close()
         await self.until_gone(pid)
-        print("gone", asyncio.get_running_loop().time() - began)
 
     async def until_gone(self, pid: int) -> None:
         """Hanging up is enough; a server that is at work takes its time."""
@@ -187,12 +185,11 @@ class House:
             pytest.fail(f"not within {timeout_s:g} s; facts: {self.facts}\n{await self.screen()}")
 
     async def send(self, envelope: Envelope, attempt: int = 1) -> HandOver:
-        """Hand over as a lane does: an uncertain end is looked at again."""
+        """Hand over as a lane does: until it is, and an uncertain end is looked at again."""
         marker = f"{envelope.id}-{attempt}"
         outcome = HandOver.NOT_HANDED
         while outcome == HandOver.NOT_HANDED:
             outcome = await self.door.hand_over(self.session, envelope, marker)
-            print(outcome)
         while outcome == HandOver.UNCERTAIN:
             outcome = await self.door.finish(self.session, marker)
         return outcome

@@ -145,7 +145,9 @@ def _check_screen(screen: Screen) -> None:
 def _check_evidence(evidence: Evidence) -> None:
     both = bool(evidence.transcript) == bool(evidence.records)
     _need(both, "evidence", "transcript and records need each other", "give both or neither")
-    _check_template("evidence.status_file", evidence.status_file)
+    used = _check_template("evidence.status_file", evidence.status_file)
+    known = used <= {"home", "pid"}
+    _need(known, "evidence.status_file", "can use {home} and {pid} only", "{home}/…/{pid}.json")
     used = _check_template("evidence.transcript", evidence.transcript)
     circular = used & {"transcript", "prompt_hook"}
     _need(not circular, "evidence.transcript", f"can't use {sorted(circular)}", "e.g. {state_dir}")

@@ -25,7 +25,7 @@ from iapeer.storage.ledger.rows import Birth, NewSession, SessionRow
 from .environment import server_env
 from .handoff import stub_argv, write_handoff
 from .model import LaunchRequest, TmuxSession, marks_of
-from .plan import Plan, Surroundings, make_plan
+from .plan import Plan, Surroundings, config_home, make_plan
 from .process import is_alive, start_time, terminate, wait_gone
 from .screen import read_screen
 from .tmux.server import TmuxServer
@@ -145,6 +145,7 @@ class Launcher:
             native_id=row.native_id,
             transcript=row.transcript,
             endpoint=row.endpoint,
+            home=config_home(identity, Path(row.cwd), spec, self._around),
             aux=aux,
             mode=row.mode,
         )
@@ -234,6 +235,7 @@ class Launcher:
                 native_id=plan.native_id,
                 transcript=plan.transcript,
                 endpoint=plan.endpoint,
+                home=plan.home,
                 aux=aux,
                 mode=plan.mode,
                 preface=request.preface if plan.mode == "fresh" else "",

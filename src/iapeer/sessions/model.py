@@ -50,6 +50,8 @@ class TmuxSession:
     marks: Marks
     native_id: str = ""
     transcript: str = ""
+    home: str = ""
+    """Where the program keeps its configuration, empty when nobody remembers."""
     endpoint: str = ""
     """Address of the runtime's own server, empty where it has none."""
     aux: tuple[int, int] | None = None

@@ -70,6 +70,7 @@ class Plan:
     socket: Path
     transcript: str
     offset: int
+    home: str
     endpoint: str
     argv: tuple[str, ...]
     server_argv: tuple[str, ...]
@@ -99,13 +100,12 @@ def make_plan(request: LaunchRequest, spec: RuntimeSpec, around: Surroundings) -
     variables = dict(extra.variables)
     session_id = str(uuid.uuid4())
     native_id = request.resume if spec.can_resume and request.resume else session_id
-    isolated = (settings.agent_config or spec.config) == "isolated"
     values = _values(request, spec, around, native_id)
-    values["home"] = variables.get(env.HOME) or around.environ.get(env.HOME) or "/"
-    if isolated:
-        values["home"] = str(Path(values["state_dir"]) / "home")
-        ensure_private_dir(Path(values["home"]))
+    isolated = is_isolated(spec, settings)
+    values["home"] = config_home(identity, request.cwd, spec, around)
     values["isolated"] = "yes" if isolated else ""
+    if isolated:
+        ensure_private_dir(Path(values["home"]))
     endpoint = _endpoint(spec, settings, session_id, values)
     transcript = ""
     if spec.evidence.transcript:
@@ -129,6 +129,7 @@ def make_plan(request: LaunchRequest, spec: RuntimeSpec, around: Surroundings) -
         socket=settings.sock_dir / socket_name(identity),
         transcript=transcript,
         offset=offset,
+        home=values["home"],
         endpoint=endpoint,
         argv=(*expand(argv, values), *extra.start_args),
         server_argv=tuple(expand(spec.launch.server_argv, values)),
@@ -148,6 +149,19 @@ def make_plan(request: LaunchRequest, spec: RuntimeSpec, around: Surroundings) -
             },
         ),
     )
+
+
+def is_isolated(spec: RuntimeSpec, settings: Settings) -> bool:
+    """Whether the program gets a configuration home of its own."""
+    return (settings.agent_config or spec.config) == "isolated"
+
+
+def config_home(identity: Identity, cwd: Path, spec: RuntimeSpec, around: Surroundings) -> str:
+    """Return where the program keeps its configuration. Raises StorageError."""
+    if is_isolated(spec, around.settings):
+        return str(peer_state_dir(cwd, identity.runtime) / "home")
+    own = dict(read_launch_env(launch_env_path(cwd, identity.runtime)).variables)
+    return own.get(env.HOME) or around.environ.get(env.HOME) or "/"
 
 
 def _check(request: LaunchRequest, spec: RuntimeSpec, around: Surroundings) -> None:

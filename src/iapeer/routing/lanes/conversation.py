@@ -46,6 +46,7 @@ class Conversation:
         self._runtime = runtime
         self._s = services
         self._lost = ""
+        self._newest = ""
 
     async def past(self, spec: RuntimeSpec, head: MessageRow | None) -> Past:
         """Look back; `head` is the message that asks for a session, None for a person's wish."""
@@ -86,10 +87,13 @@ class Conversation:
                 self._add(conn, topic)
 
         await self._s.ledger.write(write)
+        self._newest = topic
 
     async def about(self, topic: str) -> None:
         """A message of this topic reached the running session."""
-        await self._s.ledger.write(lambda c: self._add(c, topic))
+        if topic != self._newest:
+            await self._s.ledger.write(lambda c: self._add(c, topic))
+            self._newest = topic
 
     async def park(self) -> None:
         """The session is ended by us: the next one may go on with it."""

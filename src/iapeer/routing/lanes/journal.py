@@ -98,9 +98,10 @@ class Journal:
     ) -> MessageRow:
         """Take one step of the table and tell the waiter."""
         now = self._s.clock.now()
-        after = await self._s.ledger.write(
-            lambda c: messages.advance(
-                c,
+
+        def step(conn: Connection) -> MessageRow:
+            after = messages.advance(
+                conn,
                 row.id,
                 event,
                 now=now,
@@ -110,7 +111,11 @@ class Journal:
                 mark_dup=dup,
                 final=final,
             )
-        )
+            if event == Event.LAND:
+                rows.mark_heard(conn, after.session_id)
+            return after
+
+        after = await self._s.ledger.write(step)
         self._s.waits.changed(row.id)
         return after
 

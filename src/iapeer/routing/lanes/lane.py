@@ -277,6 +277,8 @@ class Lane:
                 await self._boot_now(await self._waking.wish())
         else:
             self._s.log("adopt", identity=self.identity.address, session=session.id)
+            if session.mode == "fresh" and not row.heard:
+                session.preface = self._waking.preface()
             await self._go_live(session)
             self._adoptee = None
             self._wakers.woke()

@@ -48,18 +48,14 @@ class Waking:
         if isinstance(answer, Hold):
             return answer
         resumes = answer.mode == "resume"
-        return Beginning(
-            answer, native_id if resumes else "", presence.topic, self._preface(self._profile())
-        )
+        return Beginning(answer, native_id if resumes else "", presence.topic, self.preface())
 
     async def wish(self) -> Beginning:
         """Return how a session begins that a person asks for: it goes on where it can."""
         past = await self.conversation.past(self._spec(), None)
         if past.native_id:
             return Beginning(Start("resume", "attach"), past.native_id)
-        return Beginning(
-            Start("fresh", "attach-nothing-to-resume"), preface=self._preface(self._profile())
-        )
+        return Beginning(Start("fresh", "attach-nothing-to-resume"), preface=self.preface())
 
     async def _presence(self, *, stopped: bool) -> tuple[Presence, str]:
         spec = self._spec()
@@ -94,8 +90,9 @@ class Waking:
             self._s.log("profile-unread", identity=self._identity.address, reason=str(error))
             return None
 
-    def _preface(self, profile: Profile | None) -> str:
+    def preface(self) -> str:
         """Return the initial prompt, unless real CLIs would run it: they do with `!` and `/`."""
+        profile = self._profile()
         text = safe_text(profile.initial_prompt).text.strip() if profile else ""
         if text.startswith(("!", "/")):
             self._s.log("initial-prompt-refused", identity=self._identity.address, first=text[0])

@@ -2,6 +2,7 @@
 
     wire     JSON-RPC over a WebSocket on a unix socket
     frames   the few members of its records that are read here
+    requests what is asked of the server
     reading  notifications and turns -> facts
     channel  connection, thread, subscription; the requests the door makes
 
@@ -10,6 +11,7 @@ The protocol is marked experimental by its vendor: everything here was measured 
 
 from __future__ import annotations
 
-from .channel import AppServerChannel, ChannelStatus, Whereabouts
+from .channel import AppServerChannel, ChannelStatus
+from .requests import Whereabouts
 
 __all__ = ["AppServerChannel", "ChannelStatus", "Whereabouts"]

@@ -11,7 +11,6 @@ import asyncio
 import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from enum import StrEnum
 from typing import Any
 
 import msgspec
@@ -19,20 +18,20 @@ import msgspec
 from iapeer.sessions.channel import Report
 from iapeer.sessions.evidence import Fact
 
+from . import requests
 from .frames import (
     ItemTold,
     LimitsTold,
     LoadedPage,
-    QueuePage,
     StatusTold,
     Thread,
     ThreadNamed,
     ThreadTold,
     Turn,
-    TurnPage,
     TurnTold,
 )
 from .reading import RUNNING, Reader, message_id_of, without_ghosts
+from .requests import Whereabouts
 from .wire import REQUEST_S, NotSent, Refused, Wire, WireError, connect
 
 BACK_OFF_S = (0.05, 0.1, 0.2, 0.5, 1.0)
@@ -46,41 +45,12 @@ NUDGE_S = 1.0
 """An interrupted turn pauses the queue (measured): that long after it our message is started."""
 AGAIN_S = 1.0
 """Between two looks whether a message arrived: nothing is in flight longer than that."""
-TURNS = 50
-"""Turns of one look back."""
 THREADS = 8
 """Conversations of one terminal that are remembered, newest last."""
 REFUSED_S = 5.0
 """A server that has refused a message is not asked again for so long."""
 HELD_MAX = 1_000
 """Notifications that wait while a thread's past is read."""
-
-# What nobody here reads, and what there is most of.
-_UNWANTED = (
-    "item/agentMessage/delta",
-    "item/plan/delta",
-    "item/reasoning/summaryTextDelta",
-    "item/reasoning/summaryPartAdded",
-    "item/reasoning/textDelta",
-    "item/commandExecution/outputDelta",
-    "item/fileChange/outputDelta",
-    "item/fileChange/patchUpdated",
-    "item/started",
-    "thread/tokenUsage/updated",
-    "turn/diff/updated",
-    "turn/plan/updated",
-)
-
-
-class Whereabouts(StrEnum):
-    """Where a message is on the other side."""
-
-    QUEUED = "queued"
-    SHOWN = "shown"
-    """It stands in the conversation."""
-    CUT = "cut"
-    """It stands there, but its turn was cut off and does not run."""
-    ABSENT = "absent"
 
 
 class ChannelStatus(msgspec.Struct, frozen=True):
@@ -226,7 +196,7 @@ class AppServerChannel:
         thread = self.native_id
         try:
             wire = self._wire()
-            turn = self._turn or await self._running(wire, thread)
+            turn = self._turn or await requests.running(wire, thread)
             if not turn:
                 return False
             await wire.call("turn/interrupt", {"threadId": thread, "turnId": turn}, msgspec.Raw)
@@ -244,7 +214,7 @@ class AppServerChannel:
         try:
             wire = self._wire()
             has_turns = self._link.subscribed == thread != ""
-            if not has_turns or self.busy or await self._queued(wire, thread):
+            if not has_turns or self.busy or await requests.queued(wire, thread):
                 return False
             found = await wire.call("thread/read", {"threadId": thread}, ThreadTold)
             if found.thread.status.type == "active":
@@ -290,11 +260,7 @@ class AppServerChannel:
 
     async def _serve(self, wire: Wire) -> None:
         """Greet, then follow the terminal from thread to thread. Ends by WireError only."""
-        client = {"name": "iapeer", "title": "iapeer", "version": "0"}
-        wants = {"experimentalApi": True, "optOutNotificationMethods": list(_UNWANTED)}
-        greeting = {"clientInfo": client, "capabilities": wants}
-        await wire.call("initialize", greeting, msgspec.Raw)
-        await wire.notify("initialized")
+        await requests.greet(wire)
         while True:
             self._stir.clear()
             await self._meet_strangers(wire)
@@ -380,9 +346,9 @@ class AppServerChannel:
         """Return a thread's turns; a first one is there a moment after its rollout."""
         for _ in range(RECORD_TRIES):
             with contextlib.suppress(Refused):
-                return await self._turns(wire, thread)
+                return await requests.turns(wire, thread)
             await asyncio.sleep(EAGER_S)
-        return await self._turns(wire, thread)
+        return await requests.turns(wire, thread)
 
     # --- notifications ------------------------------------------------------------------------
 
@@ -471,67 +437,28 @@ class AppServerChannel:
             if self.busy:
                 return
             wire = self._wire()
-            waiting = await self._queued(wire, thread)
+            waiting = await requests.queued(wire, thread)
             self._owed = bool(waiting)
             for submission in list(waiting.values())[:1]:
                 wants = {"threadId": thread, "queuedSubmissionId": submission}
                 await wire.call("thread/queue/start", wants, msgspec.Raw)
 
-    async def _queued(self, wire: Wire, thread: str) -> dict[str, str]:
-        """Return our queued messages in order: client id -> the queue's own id."""
-        page = await wire.call("thread/queue/list", {"threadId": thread}, QueuePage)
-        return {
-            entry.client_user_message_id: entry.id
-            for entry in page.data
-            if message_id_of(entry.client_user_message_id)
-        }
-
     async def _find(self, is_it: Callable[[str], bool]) -> Whereabouts:
-        """Look in every thread of this terminal: conversation, queue, conversation again.
+        """Look in every conversation of this terminal, the newest first. Raises WireError.
 
-        Between queue and conversation a message is in neither list for a moment.
+        What is not in the server's memory can't be looked into for certain: after its restart the
+        queue's list was empty, and yet the message ran by itself (measured).
         """
         wire = self._wire()
-        threads = list(reversed(self._threads)) or ([self._wanted] if self._wanted else [])
+        if self.native_id not in self._link.loaded:
+            raise NotSent("the terminal's conversation is not loaded")
         found = Whereabouts.ABSENT
-        for thread in threads:
-            shown = await self._shown(wire, thread, is_it)
-            if shown == Whereabouts.SHOWN:
-                return shown
-            if any(is_it(client_id) for client_id in await self._queued(wire, thread)):
-                return Whereabouts.QUEUED
-            again = await self._shown(wire, thread, is_it)
-            if again == Whereabouts.SHOWN:
-                return again
-            found = again if again == Whereabouts.CUT else found
+        for thread in reversed(self._threads):
+            there = await requests.find(wire, thread, is_it)
+            if there in {Whereabouts.SHOWN, Whereabouts.QUEUED}:
+                return there
+            found = there if there == Whereabouts.CUT else found
         return found
-
-    async def _shown(self, wire: Wire, thread: str, is_it: Callable[[str], bool]) -> Whereabouts:
-        found = Whereabouts.ABSENT
-        try:
-            turns = await self._turns(wire, thread)
-        except Refused:
-            # No turn yet.
-            return found
-        for turn in turns:
-            if any(is_it(item.client_id or "") for item in turn.items):
-                if turn.status != "interrupted":
-                    return Whereabouts.SHOWN
-                found = Whereabouts.CUT
-        return found
-
-    async def _turns(self, wire: Wire, thread: str) -> list[Turn]:
-        """Return the newest turns, oldest first, each with its first user message.
-
-        The whole items can be larger than a frame; the summary never is.
-        """
-        wants = {"threadId": thread, "limit": TURNS, "itemsView": "summary"}
-        page = await wire.call("thread/turns/list", wants, TurnPage)
-        return list(reversed(page.data))
-
-    async def _running(self, wire: Wire, thread: str) -> str:
-        turns = await self._turns(wire, thread)
-        return next((turn.id for turn in turns if turn.status == RUNNING), "")
 
     def _wire(self) -> Wire:
         wire = self._link.wire

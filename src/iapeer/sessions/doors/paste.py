@@ -13,6 +13,7 @@ from collections.abc import Callable
 from iapeer.core.envelope import Envelope
 from iapeer.core.settings import Settings
 from iapeer.core.states import HoldReason
+from iapeer.sessions.busy import told_busy
 from iapeer.sessions.model import TmuxSession
 from iapeer.sessions.screen import Composer, Marks, Screen, read_screen
 from iapeer.storage.faults import fault
@@ -67,8 +68,9 @@ class PasteDoor:
         return HoldReason.BUSY if screen.composer.kind == "none" else None
 
     async def is_busy(self, session: TmuxSession) -> bool:
-        """By the runtime's own busy marks."""
-        return (await self._look(session)).busy
+        """By the program's own word where it has one, else by its busy marks on the screen."""
+        told = told_busy(session)
+        return (await self._look(session)).busy if told is None else told
 
     async def hand_over(self, session: TmuxSession, envelope: Envelope, marker: str) -> HandOver:
         """Paste, let it settle, press Enter, see the composer clear."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from types import ModuleType
 from typing import Any
@@ -19,9 +20,9 @@ from iapeer.core.errors import InvalidInput
 from . import chat, messages, responses
 from .asks import Ask, Protocol, read_ask
 from .director import Director
-from .errors import kind_of
+from .errors import kind_of, used_up
 from .record import RecordedRequest, Recorder, clean_headers
-from .rules import Script
+from .rules import Fail, Script
 from .wire import CREATED, Job
 
 BODY_LIMIT = 16 * 1024 * 1024
@@ -90,7 +91,7 @@ class ModelApp:
         fail = answer.fail
         if fail is not None and not (fail.mid_stream and ask.stream):
             await self._pause(answer.delay_s)
-            return _error(fail.status, protocol, fail.message, fail.retry_after)
+            return _failure(fail, protocol)
         job = Job(ask, answer, len(record.body) // 4 + 1, self._script.chunk_chars)
         if ask.stream:
             return self._streamed(job)
@@ -167,6 +168,13 @@ def _models() -> dict[str, Any]:
     }
     page = {"has_more": False, "first_id": model["id"], "last_id": model["id"]}
     return {"object": "list", "data": [model], **page}
+
+
+def _failure(fail: Fail, protocol: Protocol) -> Response:
+    if fail.resets_in_s is not None and protocol != "messages":
+        document, headers = used_up(time.time(), fail.resets_in_s, fail.message)
+        return _json(document, fail.status, headers)
+    return _error(fail.status, protocol, fail.message, fail.retry_after)
 
 
 def _error(

@@ -55,3 +55,18 @@ def kind_of(status: int, protocol: Protocol | None, message: str = "") -> ErrorK
     plain = "server_error" if status >= 500 else plain
     name, code = _OPENAI.get(status, (plain, "server_error" if status >= 500 else None))
     return ErrorKind(name, code, message or name, anthropic=False)
+
+
+_WINDOW_MINUTES = 300
+
+
+def used_up(now: float, resets_in_s: float, message: str) -> tuple[dict[str, Any], dict[str, str]]:
+    """Return body and headers of OpenAI's 429 for a plan whose quota is used up.
+
+    Measured: Codex 0.169.0 takes the time from the headers.
+    """
+    at = round(now + resets_in_s)
+    error = {"type": "usage_limit_reached", "message": message, "resets_at": at}
+    window = {"used-percent": 100, "window-minutes": _WINDOW_MINUTES, "reset-at": at}
+    headers = {f"x-codex-primary-{name}": str(value) for name, value in window.items()}
+    return {"error": error}, headers

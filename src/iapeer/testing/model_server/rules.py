@@ -34,8 +34,10 @@ class Fail(msgspec.Struct, frozen=True, kw_only=True):
     """Answer with an HTTP error, or break the stream after what was said (`mid_stream`).
 
     `times` is how many requests of a turn get it before the next step is taken; without it every
-    request does. `retry_after` is in seconds and goes into the header of that name. A reply that
-    isn't streamed can't break in the middle: it gets the HTTP error.
+    request does. `retry_after` is in seconds and goes into the header of that name. With
+    `resets_in_s` the quota of a plan is used up for so long; only OpenAI's protocols tell until
+    when, in body and headers as Codex 0.169.0 reads them. A reply that isn't streamed can't break
+    in the middle: it gets the HTTP error.
     """
 
     status: int
@@ -43,6 +45,7 @@ class Fail(msgspec.Struct, frozen=True, kw_only=True):
     times: int | None = None
     mid_stream: bool = False
     message: str = "the script says so"
+    resets_in_s: float | None = None
 
 
 class Slow(msgspec.Struct, frozen=True):
@@ -159,6 +162,6 @@ def _step_problem(step: Step) -> str:
             return f"{step.status} is no error status"
         if step.times is not None and step.times < 1:
             return "times must be 1 or more"
-        if step.retry_after is not None and step.retry_after < 0:
-            return "retry_after must not be negative"
+        if min(step.retry_after or 0, step.resets_in_s or 0) < 0:
+            return "retry_after and resets_in_s must not be negative"
     return ""

@@ -37,6 +37,7 @@ class _StepTable(msgspec.Struct, forbid_unknown_fields=True):
     times: int | None = None
     mid_stream: bool | None = None
     message: str | None = None
+    resets_in_s: float | None = None
 
 
 class _RuleTable(msgspec.Struct, forbid_unknown_fields=True):
@@ -57,7 +58,7 @@ _BELONGS = {
     "say": (),
     "slow": (),
     "call": ("args",),
-    "error": ("retry_after", "times", "mid_stream", "message"),
+    "error": ("retry_after", "times", "mid_stream", "message", "resets_in_s"),
 }
 
 

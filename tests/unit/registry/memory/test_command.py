@@ -106,9 +106,27 @@ def test_endless_output_does_not_fill_memory(tmp_path: Path) -> None:
     assert len(ran.detail) <= 400
 
 
+def test_of_what_it_says_only_the_end_is_kept() -> None:
+    said = running._Said()
+    for number in range(100):
+        said.take(b"%04d" % number * 1000, is_error=True)
+    assert len(said.errors) == running._TAIL
+    assert said.errors.endswith(b"0099")
+
+
 @pytest.mark.requirement("memory:provision:process")
-def test_it_reads_nothing_and_has_a_group_of_its_own(tmp_path: Path) -> None:
-    ran = sh("cat; ps -o pgid= -p $$", tmp_path)
+def test_it_reads_nothing_of_ours_and_has_a_group_of_its_own(tmp_path: Path) -> None:
+    reader, writer = os.pipe()
+    os.write(writer, b"typed")
+    os.close(writer)
+    ours = os.dup(0)
+    try:
+        os.dup2(reader, 0)
+        ran = sh("cat; ps -o pgid= -p $$", tmp_path)
+    finally:
+        os.dup2(ours, 0)
+        os.close(ours)
+        os.close(reader)
     assert int(ran.output) != os.getpgid(0)
 
 

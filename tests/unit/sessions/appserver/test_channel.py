@@ -226,8 +226,8 @@ async def test_a_refusal_pauses_the_line(server: AppServer, line: Line) -> None:
     server.refusing["thread/queue/add"] = "no"
     with pytest.raises(Refused):
         await line.queue_add("x", f"{ONE}-1")
-    assert not line.ready
     assert line.status().trouble
+    assert [line.ready] == [False]
 
 
 async def test_a_new_conversation_is_followed_and_the_old_one_is_still_heard(
@@ -257,6 +257,9 @@ async def test_a_conversation_is_never_brought_up_by_us(server: AppServer, line:
     await until(lambda: len(server.asked("thread/loaded/list")) > 1, "it has looked twice")
     assert server.asked("thread/resume") == []
     assert not line.ready
+    # What is not loaded can't be looked into: nobody may say that a message is not there.
+    with pytest.raises(NotSent, match="not loaded"):
+        await line.look(f"{ONE}-1")
     server.threads[THREAD] = thread
     await server.status(THREAD)
     await until(lambda: line.status().subscribed, "subscribed")
