@@ -7,6 +7,8 @@ MAKEFLAGS += --no-print-directory
 
 # Which agent the demo talks to: the built-in `demo` needs no account.
 RUNTIME ?= demo
+# SIM=1: the pinned real CLI from the project's cache and a scripted model: no account, no network.
+SIM ?=
 # Arguments handed on to pytest: make test ARGS="tests/unit -k names"
 ARGS ?=
 
@@ -34,8 +36,8 @@ help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z][a-z-]*:.*## /{printf "  make %-13s %s\n", $$1, $$2}' Makefile
 
 .PHONY: demo
-demo: setup tmux ## Watch a team of agents talk, offline (RUNTIME=claude for a real one)
-	@$(PY) -m iapeer.apps.tour $(RUNTIME)
+demo: setup tmux ## Watch a team of agents talk, offline (RUNTIME=claude: your own; SIM=1: real CLIs, scripted model)
+	@$(PY) -m $(if $(SIM),iapeer.testing.simulated_tour,iapeer.apps.tour) $(RUNTIME)
 
 .PHONY: setup
 setup: ## Make .venv from the locked packages (does nothing when it is up to date)

@@ -40,15 +40,15 @@ def ask_codex(program: Path, environ: dict[str, str], method: str, params: Any) 
     )
     assert process.stdin is not None
     assert process.stdout is not None
-    hello = {"clientInfo": {"name": "test", "version": "1"}}
-    hello["capabilities"] = {"experimentalApi": True}  # type: ignore[assignment]
+    hello: dict[str, Any] = {"clientInfo": {"name": "test", "version": "1"}}
+    hello["capabilities"] = {"experimentalApi": True}
     calls = [("initialize", hello), (method, params)]
+    answer: dict[str, Any] = {}
     try:
         for number, (name, value) in enumerate(calls):
             call = {"id": number, "method": name, "params": value}
             process.stdin.write(json.dumps(call) + "\n")
             process.stdin.flush()
-            answer: dict[str, Any] = {}
             while answer.get("id") != number:
                 answer = json.loads(process.stdout.readline())
         return answer["result"]
@@ -95,6 +95,10 @@ def test_codex_obeys_the_lever_in_a_folder_that_a_birth_made_trusted(
     real_daemon.root.mkdir(mode=0o700, exist_ok=True)
     (real_daemon.root / "memory-provider.json").write_text(json.dumps(slot), encoding="utf-8")
     config = Path(agent_environ["HOME"]) / ".codex" / "config.toml"
+    text = config.read_text(encoding="utf-8")
+    assert "features" not in tomllib.loads(text)
+    # The user wants memories; a peer's own folder wins over that, if it is trusted.
+    config.write_text(text + "\n[features]\nmemories = true\n", encoding="utf-8")
     before = config.read_bytes()
     real_daemon.run("create", "bob", "--runtime", "codex", expect=0)
     cwd = real_daemon.root / "peers" / "bob"
@@ -106,7 +110,7 @@ def test_codex_obeys_the_lever_in_a_folder_that_a_birth_made_trusted(
 
     assert memories() is False
     real_daemon.run("native-memory", "on", "--peer", "bob", expect=0)
-    assert memories() is not False
+    assert memories() is True
     real_daemon.run("remove", "bob", expect=0)
     assert config.read_bytes() == before
 

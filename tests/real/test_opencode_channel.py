@@ -14,7 +14,7 @@ import msgspec
 import pytest
 
 from iapeer.core.envelope import Envelope
-from iapeer.core.identity import Identity
+from iapeer.core.identity import Identity, Intelligence
 from iapeer.core.ids import new_message_id
 from iapeer.runtimes.catalog import SHIPPED
 from iapeer.runtimes.manifest import load_manifest
@@ -68,7 +68,7 @@ def letter(body: str, **members: str) -> Envelope:
     made = Envelope(
         from_personality="ann",
         from_runtime="claude",
-        from_intelligence="artificial",
+        from_intelligence=Intelligence.ARTIFICIAL,
         body=body,
         id=new_message_id(),
     )
@@ -134,14 +134,14 @@ class House:
             cwd=self.cwd,
             tmux=self.tmux,
             server=(birth.server_pid, birth.server_start),
-            pane=(birth.pane_pid, birth.pane_start),
+            pane=(birth.pane_pid, birth.pane_start or 0),
             marks=marks_of(SPEC),
         )
         await self.until(self.is_ready, BOOT_S)
         address = self.url.replace("//", f"//iapeer:{SECRET}@")
         self.session.channel = HttpChannel(address, self.report, native_id=native_id)
         await self.channel.start()
-        await self.until(lambda: self.channel.connected)
+        await self.until(lambda: self.channel.ready)
 
     async def stop(self) -> None:
         if self.session.channel is not None:

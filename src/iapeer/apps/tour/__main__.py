@@ -20,13 +20,15 @@ from .story import Story, farewell
 _ENDS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
-def main(argv: Sequence[str] | None = None, stage: Stage | None = None) -> int:
-    """Run one tour and return its exit status."""
+def main(
+    argv: Sequence[str] | None = None, stage: Stage | None = None, plan: Plan | None = None
+) -> int:
+    """Run one tour, of `plan` if there is one, and return its exit status."""
     parser = argparse.ArgumentParser(prog="iapeer.apps.tour", description="Watch agents talk.")
     parser.add_argument("runtime", nargs="?", default=DEMO, help=f"default: {DEMO}")
     runtime = parser.parse_args(argv).runtime
     try:
-        plan = make_plan(runtime, os.environ)
+        plan = plan or make_plan(runtime, os.environ)
     except IapeerError as error:
         print(f"iapeer demo: {error.message}", file=sys.stderr)
         return 2 if isinstance(error, RuntimeUnknown) else 1
@@ -41,6 +43,7 @@ async def _tour(stage: Stage, plan: Plan) -> int:
     for number in _ENDS:
         asyncio.get_running_loop().add_signal_handler(number, _note, told, number)
     price = "no account, no network" if plan.is_scripted else f"on your own {plan.alice.runtime}"
+    price = plan.login.words if plan.login else price
     stage.title(f"iapeer demo: two agents and you, {price}")
     try:
         house = await House.open(plan)

@@ -15,7 +15,8 @@ from iapeer.client import hot
 from iapeer.core import env
 from iapeer.core.errors import IapeerError
 from iapeer.core.identity import Identity, socket_name
-from iapeer.storage.paths import Paths
+from iapeer.storage.atomic import write_text
+from iapeer.storage.paths import Paths, launch_env_path
 
 from .keeper import Report, clean, environment, iapeer_argv, root_of
 from .plan import Plan
@@ -57,6 +58,10 @@ class House:
             env.HOME: str(home),
             env.RUNTIMES_DIR: str(plan.runtimes_dir),
         }
+        self._login = plan.login
+        if plan.login is not None:
+            own = os.environ.get("PATH", os.defpath)
+            self._environ["PATH"] = f"{plan.login.program_dir}{os.pathsep}{own}"
         self._log = base / "daemon.log"
 
     @classmethod
@@ -121,6 +126,14 @@ class House:
                 status = await asyncio.wait_for(daemon.wait(), _LOOK_S)
                 raise TourFailed(f"the daemon ended with status {status} instead of starting")
         raise TourFailed(f"the daemon did not answer within {READY_S:g} s")
+
+    def log_in(self, agent: Identity) -> None:
+        """Give an agent that was created the variables of the plan's login, if it has one."""
+        if self._login is not None:
+            path = launch_env_path(self._paths.peer_home(agent.personality), agent.runtime)
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            lines = (f"{name}={value}\n" for name, value in self._login.variables.items())
+            write_text(path, "".join(lines))
 
     async def run(self, *words: str) -> Done:
         """Run one `iapeer` command. Raises TourFailed when it fails, with what it said."""

@@ -29,6 +29,18 @@ _REAL_S = 240.0
 """A real agent boots for tens of seconds and thinks for as long."""
 
 
+class Login(msgspec.Struct, frozen=True, kw_only=True):
+    """A made-up person whose agents are used instead of the user's own.
+
+    `program_dir` comes first in PATH, `variables` go into each agent's launch.env, `words` say in
+    the title what is played.
+    """
+
+    program_dir: Path
+    variables: dict[str, str]
+    words: str
+
+
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """One tour. `home` is the HOME of all that runs, None for a throw-away one."""
 
@@ -38,6 +50,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     limit_s: float
     runtimes_dir: Path
     home: Path | None
+    login: Login | None = None
 
     @property
     def agents(self) -> tuple[Identity, Identity]:

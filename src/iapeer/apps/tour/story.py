@@ -75,6 +75,7 @@ class Story:
             words = ("create", agent.personality, "--runtime", agent.runtime)
             stage.command(*words)
             await house.run(*words)
+            house.log_in(agent)
         person = ("create", YOU.personality, "--runtime", YOU.runtime, "--intelligence", "natural")
         stage.command(*person)
         await house.run(*person)

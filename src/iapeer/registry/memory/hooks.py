@@ -41,6 +41,10 @@ _EVENTS = {
 _NO_MATCHER = frozenset(
     {"pre_model_request", "post_model_request", "user_prompt_submit", "stop", "interrupt"}
 )
+_ADDS_CONTEXT = frozenset(
+    {"pre_tool_use", "post_tool_use", "session_start", "user_prompt_submit", "subagent_start"}
+)
+"""Events for which `additionalContextLimit` means something."""
 _TIMEOUT_S = 600
 _BRIEF = frozenset({"session_end", "interrupt"})
 """Events whose hooks have 1 second, and at most 3."""
@@ -104,7 +108,8 @@ def hook_hash(event: str, matcher: str | None, handler: Mapping[str, Any]) -> st
         "async": handler.get("async") is True,
     }
     for name in ("statusMessage", "additionalContextLimit"):
-        if handler.get(name) is not None:
+        counts = name == "statusMessage" or event in _ADDS_CONTEXT
+        if counts and handler.get(name) is not None:
             hook[name] = handler[name]
     identity: dict[str, Any] = {"event_name": event, "hooks": [hook]}
     if matcher is not None and event not in _NO_MATCHER:

@@ -37,9 +37,11 @@ from .wire import REQUEST_S, NotSent, Refused, Wire, WireError, connect
 BACK_OFF_S = (0.05, 0.1, 0.2, 0.5, 1.0)
 """Between two tries to connect; the last one repeats. A server is up after 0.12 s (measured)."""
 LOOK_S = 0.5
-"""Between two looks for a thread nobody told of, and for a first turn."""
+"""Between two looks for a thread that nobody told of."""
+AUDIT_S = 5.0
+"""Between two looks for a first turn that nobody told of; a notification is the rule."""
 EAGER_S = 0.02
-"""The same while a first turn runs: its record is made some 15 ms after its start (measured)."""
+"""The same while it runs: its record is made some 15 to 70 ms after its start (measured)."""
 RECORD_TRIES = 10
 NUDGE_S = 1.0
 """An interrupted turn pauses the queue (measured): that long after it our message is started."""
@@ -273,8 +275,10 @@ class AppServerChannel:
 
     async def _until_stirred(self, thread: str) -> None:
         wait_s: float | None = None
-        if not thread or self._link.subscribed != thread:
-            wait_s = EAGER_S if self._active.get(thread) else LOOK_S
+        if thread not in self._link.loaded:
+            wait_s = LOOK_S
+        elif self._link.subscribed != thread:
+            wait_s = EAGER_S if self._active.get(thread) else AUDIT_S
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(wait_s):
                 await self._stir.wait()
@@ -431,17 +435,18 @@ class AppServerChannel:
 
         The queue runs by itself except behind an interrupted turn.
         """
-        await asyncio.sleep(NUDGE_S)
-        thread = self.native_id
         with contextlib.suppress(WireError):
-            if self.busy:
-                return
-            wire = self._wire()
-            waiting = await requests.queued(wire, thread)
-            self._owed = bool(waiting)
-            for submission in list(waiting.values())[:1]:
-                wants = {"threadId": thread, "queuedSubmissionId": submission}
-                await wire.call("thread/queue/start", wants, msgspec.Raw)
+            while self._owed:
+                await asyncio.sleep(NUDGE_S)
+                if self.busy:
+                    # The end of the turn calls again.
+                    return
+                self._owed, wire, thread = False, self._wire(), self.native_id
+                for submission in (await requests.queued(wire, thread)).values():
+                    self._owed = True
+                    wants = {"threadId": thread, "queuedSubmissionId": submission}
+                    await wire.call("thread/queue/start", wants, msgspec.Raw)
+                    break
 
     async def _find(self, is_it: Callable[[str], bool]) -> Whereabouts:
         """Look in every conversation of this terminal, the newest first. Raises WireError.

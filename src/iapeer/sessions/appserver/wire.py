@@ -167,6 +167,8 @@ async def connect(path: str, heard: Heard) -> Wire:
             max_queue=16,
             open_timeout=CONNECT_S,
             close_timeout=CONNECT_S,
+            # The end of a local server is the end of the stream; a ping would only wake us up.
+            ping_interval=None,
         )
     except (OSError, TimeoutError, WebSocketException) as error:
         raise WireError(f"no app-server at {path}: {error}") from error

@@ -36,12 +36,12 @@ class HttpDoor:
         channel = _channel(session)
         if channel is None or not channel.native_id:
             return HoldReason.WAKING
-        return None if channel.connected else HoldReason.BUSY
+        return None if channel.ready else HoldReason.BUSY
 
     async def is_busy(self, session: TmuxSession) -> bool:
         """As the server told; a lost connection counts as busy, for nobody knows."""
         channel = _channel(session)
-        return channel is None or not channel.connected or channel.busy
+        return channel is None or not channel.ready or channel.busy
 
     async def hand_over(self, session: TmuxSession, envelope: Envelope, marker: str) -> HandOver:
         """Store the message. One that may be there already is looked for, never stored twice."""

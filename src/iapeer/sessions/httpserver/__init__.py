@@ -14,4 +14,4 @@ from __future__ import annotations
 from .channel import Found, HttpChannel
 from .errors import NoAnswer, NotReached
 
-__all__ = ["Found", "NoAnswer", "NotReached", "HttpChannel"]
+__all__ = ["Found", "HttpChannel", "NoAnswer", "NotReached"]

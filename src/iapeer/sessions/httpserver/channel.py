@@ -99,7 +99,7 @@ class HttpChannel:
         return self._reader.session_id
 
     @property
-    def connected(self) -> bool:
+    def ready(self) -> bool:
         """Whether a session is there and what happens in it is heard."""
         return self._ready
 

@@ -64,9 +64,7 @@ class Subject:
         known = user_of(self.runtime, url)
         files = {name: text.replace(MODEL_URL, url) for name, text in self.home_files.items()}
         variables = {name: text.replace(MODEL_URL, url) for name, text in self.variables.items()}
-        return User(
-            files={**known.files, **files}, variables={**known.variables, **variables}
-        )
+        return User(files={**known.files, **files}, variables={**known.variables, **variables})
 
     def search_path(self) -> str:
         """Return the PATH that the daemon gets."""

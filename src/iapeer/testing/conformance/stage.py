@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -23,13 +24,13 @@ from iapeer.storage.atomic import write_text
 from iapeer.storage.ledger import sessions as rows
 from iapeer.storage.ledger.offline import offline_read
 from iapeer.storage.ledger.rows import SessionRow
-from iapeer.storage.paths import Paths
+from iapeer.storage.paths import Paths, launch_env_path
 from iapeer.testing.agents.leaks import wait_for_none
 from iapeer.testing.agents.peers import AgentDaemon
 from iapeer.testing.agents.simulated import SimulatedModel
 from iapeer.testing.daemon import AskFailed
 
-from .given import Given, ModelGiven, RecordGiven
+from .given import Given, ModelGiven, RecordGiven, body_in
 from .outcome import CheckFailed
 from .simulation import Subject, rules
 
@@ -45,7 +46,7 @@ STEP_S = 15.0
 _POLL_S = 0.05
 _SCREEN_LINES = 20
 _TMUX_S = 5.0
-_BASE = "/tmp"  # noqa: S108 - sockets have short paths only; the folder is ours alone (0700)
+_BASE = "/tmp"
 _SETTINGS = f"""\
 api_error_hold_s = {HOLD_S}
 quota_hold_s = {HOLD_S}
@@ -71,12 +72,30 @@ class Stage:
     sent: dict[str, str] = field(default_factory=dict)
     """Ids of messages that later checks look at again, by a label."""
 
-    @property
-    def given(self) -> Given:
-        """What the program gave its model, or without one what it wrote down."""
+    @cached_property
+    def given(self) -> Given | None:
+        """What the program gave its model, else what it wrote down; None when both are closed."""
         if self.model is not None:
             return ModelGiven(self.model)
-        return RecordGiven(self.spec.evidence.records, self._transcripts)
+        records = self.spec.evidence.records
+        if not any(record.kind == "user" for record in records):
+            return None
+        return RecordGiven(records, self._transcripts)
+
+    def texts(self, message_id: str) -> list[str]:
+        """Return the texts that hold a message and that the program was given."""
+        return self.given.texts(message_id) if self.given is not None else []
+
+    def was_given(self, word: str) -> bool:
+        """Tell whether a word got into anything the program was given."""
+        return self.given is not None and self.given.raw(word)
+
+    def environ_of(self, peer: str) -> dict[str, str]:
+        """Return the environment in which the program can be run beside its session."""
+        environ = {**self.daemon.environ, "TERM": "xterm-256color"}
+        path = launch_env_path(self.folder(peer), self.spec.id)
+        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+        return environ | dict(line.split("=", 1) for line in lines)
 
     def folder(self, peer: str) -> Path:
         """Return a peer's folder."""
@@ -171,16 +190,20 @@ class Stage:
             body=shown,
             id=message_id,
         )
-        return body_of(agent_text(envelope, _no_time()))
+        return body_in(agent_text(envelope, datetime.now(tz=UTC)), message_id)
 
     # -- the session ------------------------------------------------------------------------------
 
     def session(self, peer: str) -> SessionRow:
         """Return the newest session of a peer. Raises CheckFailed when there was none."""
-        found = self._sessions(peer)
-        if not found:
+        found = self.newest(peer)
+        if found is None:
             raise CheckFailed(f"{peer} has never had a session")
-        return found[-1]
+        return found
+
+    def newest(self, peer: str) -> SessionRow | None:
+        """Return the newest session of a peer, if there was any."""
+        return next(reversed(self._sessions(peer)), None)
 
     def _sessions(self, peer: str) -> list[SessionRow]:
         with offline_read(Paths(self.daemon.root).ledger) as conn:
@@ -190,7 +213,9 @@ class Stage:
 
     def _transcripts(self) -> list[Path]:
         return [
-            Path(row.transcript) for peer in (ANN, BEN) for row in self._sessions(peer)
+            Path(row.transcript)
+            for peer in (ANN, BEN)
+            for row in self._sessions(peer)
             if row.transcript
         ]
 
@@ -242,17 +267,6 @@ class Stage:
         return done.stdout
 
 
-def body_of(text: str) -> str:
-    """Return what stands between the marks of a message in a text that a program was given."""
-    return text.partition("<msg>")[2].rpartition("</msg>")[0]
-
-
-def _no_time() -> Any:
-    from datetime import UTC, datetime
-
-    return datetime.now(tz=UTC)
-
-
 @contextlib.contextmanager
 def set_up(subject: Subject, spec: RuntimeSpec, limit_s: float) -> Iterator[Stage]:
     """Build a stage and clear all of it away, whatever happens meanwhile."""
@@ -280,7 +294,7 @@ def set_up(subject: Subject, spec: RuntimeSpec, limit_s: float) -> Iterator[Stag
         shutil.rmtree(home, ignore_errors=True)
 
 
-def _furnish(home: Path, files: Any) -> None:
+def _furnish(home: Path, files: Mapping[str, str]) -> None:
     for name, text in files.items():
         path = home / name
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -292,9 +306,8 @@ def _daemon(subject: Subject, home: Path, model_url: str) -> AgentDaemon:
     if subject.runtimes_dir is not None:
         variables[env.RUNTIMES_DIR] = str(subject.runtimes_dir)
     daemon = AgentDaemon.make(**variables)
-    assert isinstance(daemon, AgentDaemon)  # noqa: S101 - for the type checker
+    assert isinstance(daemon, AgentDaemon)
     daemon.model_url = model_url
     daemon.root.mkdir(mode=0o700)
     write_text(daemon.root / "iapeer.toml", _SETTINGS)
-    os.chmod(daemon.root, 0o700)
     return daemon

@@ -78,6 +78,7 @@ def test_the_known_vectors(event: str, text: str, hash_: str) -> None:
         ("session_start", "startup", command(commandWindows="z"), "6392f4a99d252ef7"),
         ("session_start", "startup", command(timeout=None), "6392f4a99d252ef7"),
         ("session_start", "startup", command(additionalContextLimit=5), "8e7bde2f3de42ea0"),
+        ("stop", None, command(additionalContextLimit=5), "5ae6b7c83d3eac02"),
     ],
 )  # fmt: skip
 def test_the_hash_is_what_codex_computes(

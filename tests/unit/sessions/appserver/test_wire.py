@@ -51,7 +51,7 @@ async def test_a_connection_that_breaks_before_the_answer_leaves_the_request_unk
 ) -> None:
     wire = await connect(str(server.path), deaf)
     server.deadly.add("thread/queue/add")
-    with pytest.raises(WireError) as caught:
+    with pytest.raises(WireError, match="the connection ended") as caught:
         await wire.call("thread/queue/add", {}, msgspec.Raw)
     assert not isinstance(caught.value, NotSent | Refused)
     assert wire.ended.is_set()

@@ -12,6 +12,7 @@ from typing import cast
 import pytest
 
 from iapeer.core.envelope import Envelope
+from iapeer.core.identity import Intelligence
 from iapeer.core.states import HoldReason
 from iapeer.sessions.doors import http
 from iapeer.sessions.doors.http import HttpDoor
@@ -58,7 +59,7 @@ async def session(
 ) -> AsyncIterator[TmuxSession]:
     line = HttpChannel(server.address, facts.extend)
     await line.start()
-    await until(lambda: line.connected)
+    await until(lambda: line.ready)
     yield session_of(line, tmp_path)
     await line.close()
 
@@ -73,7 +74,7 @@ def letter(dup: str | None = None) -> Envelope:
     return Envelope(
         from_personality="ann",
         from_runtime="claude",
-        from_intelligence="artificial",
+        from_intelligence=Intelligence.ARTIFICIAL,
         body="Привет\n/help\n!ls\n\ttab ]]> 你好",
         id=ID,
         dup=dup,
@@ -131,7 +132,7 @@ async def test_without_a_line_nothing_is_handed_over(
     await server.stop()
     line = session.channel
     assert isinstance(line, HttpChannel)
-    await until(lambda: not line.connected)
+    await until(lambda: not line.ready)
     assert await DOOR.probe(session) == HoldReason.BUSY
     assert await DOOR.is_busy(session)
     for dup in (None, "maybe"):

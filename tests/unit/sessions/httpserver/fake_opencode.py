@@ -65,8 +65,8 @@ class FakeOpencode:
         )
         self._server = _Server(config)
         self._serving = asyncio.create_task(self._server.serve([listener]))
-        while not self._server.started:
-            await asyncio.sleep(0.005)
+        server = self._server
+        await until(lambda: server.started)
 
     async def stop(self) -> None:
         """End as a killed process does: every stream breaks off."""
@@ -142,18 +142,20 @@ class FakeOpencode:
         await asyncio.sleep(self.slow_s)
         if path == "/event":
             return StreamingResponse(self._listen(), media_type="text/event-stream")
-        if path == "/session/status":
-            return JSONResponse({session_id: {"type": "busy"} for session_id in self.busy})
-        if path == "/session":
-            session_id = self.add_session(title=said["title"])
-            return JSONResponse(self.sessions[session_id])
-        if path == "/tui/select-session":
-            self.shown.append(said["sessionID"])
-            return JSONResponse(content=True)
-        _, _, session_id, *rest = path.split("/")
-        if session_id not in self.sessions:
-            return JSONResponse({"name": "NotFoundError"}, 404)
-        return self._of_session(session_id, rest[0] if rest else "", said)
+        return self._answer(path, said)
+
+    def _answer(self, path: str, said: Any) -> Response:
+        match path.split("/")[1:]:
+            case ["session", "status"]:
+                return JSONResponse({session_id: {"type": "busy"} for session_id in self.busy})
+            case ["session"]:
+                return JSONResponse(self.sessions[self.add_session(title=said["title"])])
+            case ["tui", "select-session"]:
+                self.shown.append(said["sessionID"])
+                return JSONResponse(content=True)
+            case ["session", session_id, *rest] if session_id in self.sessions:
+                return self._of_session(session_id, "".join(rest), said)
+        return JSONResponse({"name": "NotFoundError"}, 404)
 
     def _of_session(self, session_id: str, what: str, said: Any) -> Response:
         match what:
@@ -200,5 +202,5 @@ class FakeOpencode:
 async def until(holds: Callable[[], object], timeout_s: float = 5.0) -> None:
     """Wait until something holds; raises TimeoutError."""
     async with asyncio.timeout(timeout_s):
-        while not holds():
+        while not holds():  # noqa: ASYNC110 - any condition
             await asyncio.sleep(0.005)

@@ -93,7 +93,7 @@ def test_a_message_is_stored_then_read_then_answered_each_told_once(reader: Read
 def test_one_that_waits_behind_a_turn_is_read_when_that_one_is_over(reader: Reader) -> None:
     read(reader, user(), status("busy"), answer(ANSWER, ID_ONE))
     assert short(read(reader, user(ID_TWO))) == [("enqueue", (TWO,))]
-    assert reader.waiting == (ID_TWO,)
+    assert [*reader.waiting] == [ID_TWO]
     facts = read(
         reader,
         answer(ANSWER, ID_ONE, over=True, finish="stop"),
@@ -102,7 +102,7 @@ def test_one_that_waits_behind_a_turn_is_read_when_that_one_is_over(reader: Read
         *IDLE,
     )
     assert short(facts) == [("turn_end", "done"), ("user", (TWO,)), ("turn_end", "done")]
-    assert reader.waiting == ()
+    assert [*reader.waiting] == []
 
 
 def test_the_steps_of_one_turn_are_one_turn(reader: Reader) -> None:
