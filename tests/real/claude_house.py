@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Callable
+import os
+import signal
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from iapeer.routing.lanes.journal import envelope_of
+from iapeer.sessions.doors.text import agent_text
 from iapeer.storage.ledger import turns
+from iapeer.storage.ledger.rows import MessageRow
 from iapeer.testing.agents import SimulatedModel
 from iapeer.testing.agents.users import move_in, user_of
 from iapeer.testing.model_server import RecordedRequest
@@ -91,6 +97,24 @@ class ClaudeHouse(House):
         """(event, reason, evidence) of each step of a message."""
         return [(h.event, h.reason, h.evidence) for h in await self.history(message_id)]
 
+    async def shown_as(self, message_id: str) -> str:
+        """What the model must be given of a message; the program makes four blanks of a tab."""
+        row: MessageRow = await self.row(message_id)
+        return agent_text(envelope_of(row), datetime.now().astimezone()).replace("\t", "    ")
+
+    async def done(self, name: str, text: str, **more: Any) -> str:
+        """Send a message, wait until its turn is done, and return its id."""
+        sent = await self.send(name, text, **more)
+        await self.wait(sent.message_id, "seen")
+        await self.ended(sent.message_id, "done")
+        return sent.message_id
+
+    async def kill(self, name: str) -> None:
+        """SIGKILL the program and wait until the lane knows."""
+        session = self.session(name, CLAUDE)
+        os.kill(session.pane[0], signal.SIGKILL)
+        await until(lambda: self.lane(name, CLAUDE).session is not session, "the lane to notice")
+
     def log(self) -> str:
         """What the lanes wrote down."""
         return self.paths.lifecycle_log.read_text(encoding="utf-8")
@@ -129,6 +153,3 @@ async def open_claude(
             await house.close()
         finally:
             house.clean_up()
-
-
-Opened = Callable[..., Any]

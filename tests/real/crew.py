@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
 import signal
@@ -73,6 +74,36 @@ class Crew:
             reason=f"{runtime} to be asked {words!r} {times} times, not {self.story()}",
         )
         return self.asked(words, runtime)[times - 1]
+
+    def told(self, words: str, runtime: str = "codex") -> int:
+        """Return how many texts of the fullest conversation hold these words.
+
+        Claude gives what comes in mid-turn to its model as a note of the system.
+        """
+        return max(
+            (
+                sum(words in text for text in (*request.user_texts, *request.system_texts))
+                for request in self.model.requests
+                if request.protocol == PROTOCOLS[runtime] and request.has_tools
+            ),
+            default=0,
+        )
+
+    def wait_result(self, name: str, runtime: str = "codex") -> dict[str, Any]:
+        """Wait for what `send_to_peer` answered to this peer's model."""
+
+        def find() -> dict[str, Any] | None:
+            for request in self.model.requests:
+                if request.protocol != PROTOCOLS[runtime] or f"AS {name}" not in newest(request):
+                    continue
+                for text in request.tool_results:
+                    if '"delivered_to"' in text:
+                        found: dict[str, Any] = json.loads(text[text.index("{") :])
+                        return found
+            return None
+
+        found: dict[str, Any] = wait_until(find, reason=f"an answer to {name}: {self.story()}")
+        return found
 
     def story(self) -> list[str]:
         """Return one short line per request of a turn, for messages of failed tests."""

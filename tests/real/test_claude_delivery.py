@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
-from datetime import datetime
 from pathlib import Path
 
 import psutil
@@ -12,10 +11,8 @@ import pytest
 
 from iapeer.core import env
 from iapeer.core.identity import Identity
-from iapeer.routing.lanes.journal import envelope_of
-from iapeer.sessions.doors.text import WORD_JOINER, agent_text
+from iapeer.sessions.doors.text import WORD_JOINER
 from iapeer.sessions.prompt.compose import system_prompt_path
-from iapeer.storage.ledger.rows import MessageRow
 from iapeer.testing.agents import SimulatedModel
 from iapeer.testing.model_server import Call, Rule, Say, Script, Slow
 from tests.real.claude_house import CLAUDE, ClaudeHouse, open_claude, texts_of, until
@@ -47,11 +44,6 @@ def rules() -> Script | Iterable[Rule]:
     return (TOLD, SLOWLY, BASH)
 
 
-def as_shown(row: MessageRow) -> str:
-    """What the model must be given of a message; the program makes four blanks of a tab."""
-    return agent_text(envelope_of(row), datetime.now().astimezone()).replace("\t", "    ")
-
-
 async def test_an_agent_asleep_is_woken_by_a_message_reads_it_whole_and_answers(
     empty_home: Path, agent_path: str, model: SimulatedModel
 ) -> None:
@@ -61,13 +53,13 @@ async def test_an_agent_asleep_is_woken_by_a_message_reads_it_whole_and_answers(
         row = await house.wait(sent.message_id, "seen")
         assert len(LONG) == 16_000
         asked = await house.asked(sent.message_id)
-        assert asked.user_texts == (as_shown(row),)
+        assert asked.user_texts == (await house.shown_as(row.id),)
         await until(lambda: house.bodies("bob") == ["told"], "bob to be told")
         await house.ended(sent.message_id, "done")
         steps = [step for step in await house.steps(sent.message_id) if step[0] == "see"]
         assert steps == [("see", "", "hook UserPromptSubmit")]
         _check_prompt(house, asked.system_texts)
-        _check_secrets(house)
+        await _check_secrets(house)
         assert not list(house.base.rglob("ran-a-shell"))
 
 
@@ -79,7 +71,7 @@ def _check_prompt(house: ClaudeHouse, system: tuple[str, ...]) -> None:
     assert [block for block in system if block.strip() == text.strip()]
 
 
-def _check_secrets(house: ClaudeHouse) -> None:
+async def _check_secrets(house: ClaudeHouse) -> None:
     """Identity and token come by the environment: no file and no command line holds the token."""
     session = house.session("ann", CLAUDE)
     environ = psutil.Process(session.pane[0]).environ()
@@ -88,6 +80,8 @@ def _check_secrets(house: ClaudeHouse) -> None:
     assert len(token) > 20
     for process in psutil.process_iter(["cmdline"]):
         assert token not in " ".join(process.info["cmdline"] or ())
+    logs = "mcp-logs-iapeer/*.jsonl"
+    await until(lambda: list(house.home.rglob(logs)), "the program to write its own log")
     files = [path for path in house.base.rglob("*") if path.is_file()]
     assert any(path.name == "mcp.json" for path in files)
     assert not [path for path in files if token.encode() in path.read_bytes()]
@@ -99,7 +93,7 @@ async def test_messages_at_boot_in_a_stream_and_in_a_tool_call_are_each_read_onc
     async with open_claude(empty_home / "x", agent_path, model, "ann") as house:
         first = await house.send("ann", "SLOWLY, please")
         during_boot = await house.send("ann", "sent during the boot")
-        assert during_boot.reason == "waking"
+        await house.wait(during_boot.message_id, "waking")
         await house.wait(first.message_id, "seen")
         # In the stream of the first one's answer.
         queued = await house.wait(during_boot.message_id, "landed")
@@ -130,7 +124,7 @@ async def test_messages_at_boot_in_a_stream_and_in_a_tool_call_are_each_read_onc
         last = texts_of(await house.asked(behind.message_id))
         for sent in (first, during_boot, tool, in_tool, behind):
             row = await house.row(sent.message_id)
-            assert last.count(as_shown(row)) == 1
+            assert last.count(await house.shown_as(row.id)) == 1
             assert (row.attempt, row.dup) == (1, False)
         assert "unproven" not in house.log()
 
@@ -151,7 +145,7 @@ async def test_a_persons_draft_is_neither_sent_nor_joined_and_its_end_lets_messa
         asked = await house.asked(held.message_id)
         assert asked.user_texts[-2:] == (
             f"{draft} and the rest",
-            as_shown(await house.row(held.message_id)),
+            await house.shown_as(held.message_id),
         )
         # Cleared by the person, a draft of several lines, in the middle of a turn.
         turn = await house.send("ann", "SLOWLY")
@@ -172,7 +166,7 @@ async def test_a_persons_draft_is_neither_sent_nor_joined_and_its_end_lets_messa
             house.type("ann", "", "BSpace", runtime=CLAUDE)
         await house.wait(held.message_id, "seen")
         asked = await house.asked(held.message_id)
-        assert asked.user_texts[-1] == as_shown(await house.row(held.message_id))
+        assert asked.user_texts[-1] == await house.shown_as(held.message_id)
         assert not house.asked_with("second line")
 
 
@@ -188,7 +182,7 @@ async def test_the_first_message_right_at_boot_never_stays_in_the_composer(
                 row = await house.wait(result.message_id, "seen")
                 assert (row.attempt, row.dup) == (1, False)
                 await house.ended(result.message_id, "done")
-                assert house.asked_with(row.id)[0].user_texts == (as_shown(row),)
+                assert house.asked_with(row.id)[0].user_texts == (await house.shown_as(row.id),)
                 assert house.shown(name) == ""
                 await house.fleet.stop(name, None)
                 await house.fleet.start(name, None)
@@ -207,12 +201,12 @@ async def test_a_path_in_a_message_is_not_attached_and_other_mentions_are_untouc
         asked = await house.asked(sent.message_id)
         j = WORD_JOINER
         shown = f"@{j}secret.txt @{j}./secret.txt @{j}/etc/passwd @bob a@secret.txt @no-such.txt"
-        assert asked.user_texts == (as_shown(await house.row(sent.message_id)).replace(body, shown),)
+        assert asked.user_texts == ((await house.shown_as(sent.message_id)).replace(body, shown),)
         for body in ("!touch ran-a-shell", "/clear", "#remember", "/compact now"):
             plain = await house.send("ann", body)
             await house.ended(plain.message_id, "done")
             said = (await house.asked(plain.message_id)).user_texts
-            assert said[-1] == as_shown(await house.row(plain.message_id))
+            assert said[-1] == await house.shown_as(plain.message_id)
         assert len(said) == 5
         everything = b"".join(request.body for request in model.requests)
         assert b"the content of a file" not in everything

@@ -86,10 +86,10 @@ class Codex:
         await self.channel.start()
         await until(lambda: self.channel.native_id, "the terminal has a conversation")
 
-    def terminal(self) -> tuple[str, ...]:
-        words = (str(self.program), "--remote", f"unix://{self.endpoint}")
+    def terminal(self, *resume: str) -> tuple[str, ...]:
+        words = (str(self.program), *resume, "--remote", f"unix://{self.endpoint}", UNRESTRICTED)
         size = ("-x", "160", "-y", "50", "-c", str(self.cwd))
-        return ("new-session", "-d", "-s", "m", *size, *words, UNRESTRICTED)
+        return ("new-session", "-d", "-s", "m", *size, *words)
 
     def start_server(self) -> None:
         self.server = subprocess.Popen(
@@ -256,6 +256,43 @@ async def test_a_queued_message_survives_the_server_and_runs_once(codex: Codex) 
     assert "read-only" not in permissions.partition("<permissions instructions>")[2][:400]
 
 
+async def test_a_session_that_goes_on_in_new_programs_runs_what_was_queued_once(
+    codex: Codex,
+) -> None:
+    cut = await codex.hand("SLOWLY")
+    await codex.seen(cut)
+    queued = await codex.hand("the survivor")
+    native_id = codex.channel.native_id
+    await codex.channel.close()
+    codex.kill_server()
+    codex.tmux("kill-server")
+    codex.start_server()
+    facts: list[Fact] = []
+    later = AppServerChannel(str(codex.endpoint), facts.extend, native_id=native_id)
+    session = codex.session_with(later)
+    try:
+        await later.start()
+        await until(lambda: later.connected, "connected before the terminal")
+        codex.tmux(*codex.terminal("resume", native_id))
+        while await codex.door.probe(session) is not None:
+            await asyncio.sleep(0.01)
+        assert later.native_id == native_id
+        # The lane gives it back marked, and the new session is the first to be asked.
+        outcome = await codex.door.hand_over(
+            session, letter(queued, "the survivor", "maybe"), f"{queued}-2"
+        )
+        assert outcome == HandOver.LANDED
+        await until(lambda: any(queued in fact.ids for fact in facts), "it is seen")
+        await until(lambda: not later.busy and facts[-1].kind == "turn_end", "and answered")
+        assert codex.asked("the survivor") == 1
+        # The one that was cut off goes round again: its turn does not run any more.
+        again = letter(cut, "quickly now", "maybe")
+        assert await codex.door.hand_over(session, again, f"{cut}-2") == HandOver.LANDED
+        await until(lambda: codex.asked("quickly now") == 1, "it is in a second request")
+    finally:
+        await later.close()
+
+
 async def test_a_message_whose_turn_was_cut_off_is_handed_over_again(codex: Codex) -> None:
     cut = await codex.hand("SLOWLY")
     await until(lambda: codex.asked(cut) == 1, "the model is asked")
@@ -274,9 +311,7 @@ async def test_what_happens_while_the_connection_is_lost_is_read_afterwards_once
     sent = [await codex.hand("SLOWLY")]
     await codex.seen(sent[0])
     sent += [await codex.hand("the second")]
-    wire = codex.channel._link.wire
-    assert wire is not None
-    wire._connection.transport.abort()
+    codex.channel._line.wire._connection.transport.abort()
     await until(lambda: not codex.channel.connected, "the loss is noticed")
     await until(lambda: codex.channel.status().subscribed, "the channel is back")
     await codex.seen(sent[1])

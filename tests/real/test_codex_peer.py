@@ -191,6 +191,7 @@ def test_a_killed_app_server_loses_nothing_of_its_queue_and_repeats_nothing(
     crew: Crew, go: Path
 ) -> None:
     crew.daemon.start()
+    crew.wait_ends(crew.send("cody", "hello"), "done")
     first = crew.send("cody", "WAITING")
     crew.wait(first)
     second = crew.send("cody", "the queued one")

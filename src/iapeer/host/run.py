@@ -139,6 +139,7 @@ async def running_daemon(settings: Settings, environ: Mapping[str, str]) -> Asyn
                 tmux=tmux,
                 mcp_url=lambda: server.url,
                 boots=asyncio.Semaphore(settings.boot_limit),
+                channels=channels(),
                 compose=composer(paths, registry, environ, log),
             )
         )
@@ -162,7 +163,6 @@ async def running_daemon(settings: Settings, environ: Mapping[str, str]) -> Asyn
             log=log,
             exits=exits,
             notices=notices,
-            channels=channels(),
         )
         lanes = Lanes(services)
         notices.deliver = lanes.work

@@ -11,6 +11,27 @@ Report = Callable[[Sequence[Fact]], None]
 """Takes facts in the order they happened; called in the event loop, never blocks."""
 
 
+class Relay:
+    """Keeps what a channel tells until somebody listens: it begins to speak during the boot."""
+
+    def __init__(self) -> None:
+        self._kept: list[Fact] = []
+        self._listener: Report | None = None
+
+    def __call__(self, facts: Sequence[Fact]) -> None:
+        """Pass facts on, or keep them."""
+        if self._listener is None:
+            self._kept.extend(facts)
+        else:
+            self._listener(facts)
+
+    def listen(self, listener: Report) -> None:
+        """Pass on what was kept, and everything from now on."""
+        kept, self._kept, self._listener = self._kept, [], listener
+        if kept:
+            listener(kept)
+
+
 class Channel(Protocol):
     """What a lane needs of every such connection; the doors know their own kind."""
 

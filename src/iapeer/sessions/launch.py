@@ -27,20 +27,11 @@ from .handoff import stub_argv, write_handoff
 from .model import LaunchRequest, TmuxSession, marks_of
 from .plan import Plan, Surroundings, config_home, make_plan
 from .process import is_alive, start_time, terminate, wait_gone
-from .screen import read_screen
+from .ready import AUX, until_ready
 from .tmux.server import TmuxServer
 
-BOOT_POLL_S = 0.05
-"""Between two looks at a booting screen (one look: 0.15 ms through the control client)."""
-DIALOG_PAUSE_S = 0.5
-"""After the keys for a dialog: a program that is still drawing it must not get them twice."""
-SETTLED_S = 0.4
-"""A screen without ready marks counts as ready when it has not changed for this long."""
 HUP_GRACE_S = 1.0
 """For a program that the end of its terminal does not end (measured: Claude takes 0.1 s)."""
-
-AUX = "aux"
-"""Name of the tmux session in which a runtime's own server runs; no identity is called so."""
 
 _Started = TypeVar("_Started")
 
@@ -240,7 +231,12 @@ class Launcher:
                 mode=plan.mode,
                 preface=request.preface if plan.mode == "fresh" else "",
             )
-            await self._until_ready(session)
+            try:
+                limit_s = spec.launch.boot_deadline_s or around.settings.boot_deadline_s
+                await until_ready(session, limit_s, self.connect)
+            except BaseException:
+                await session.release()
+                raise
         finally:
             for handoff in handoffs:
                 handoff.unlink(missing_ok=True)
@@ -249,49 +245,13 @@ class Launcher:
         fault("launch.ready")
         return session
 
-    async def _until_ready(self, session: TmuxSession) -> None:
-        """Look until the input surface is ready, answering known dialogs as a person would."""
-        loop = asyncio.get_running_loop()
-        limit = session.spec.launch.boot_deadline_s or self._around.settings.boot_deadline_s
-        deadline = loop.time() + limit
-        shown, changed, tail = "", loop.time(), ""
-        while loop.time() < deadline:
-            facts = await session.tmux.facts()
-            if facts is None:
-                raise LaunchFailed(
-                    f"{session.identity.address}: tmux session vanished during boot", code="exited"
-                )
-            # tmux scrolls a dead pane up by one row for its own line: a lone last word is there.
-            text = await session.tmux.capture(styled=True, history_lines=int(facts.pane_dead))
-            screen = read_screen(text, session.marks)
-            if text != shown:
-                shown, changed = text, loop.time()
-            if facts.pane_dead:
-                raise LaunchFailed(
-                    f"{session.identity.address}: the program ended during boot "
-                    f"({_how(facts.dead_status, facts.dead_signal)})"
-                    + (f"; its last words: {screen.tail}" if screen.tail else ""),
-                    hint=f"run it by hand in {session.cwd} to see why",
-                    code="exited",
-                )
-            tail = screen.tail
-            if session.aux is not None and not is_alive(*session.aux):
-                raise await _server_failed(session)
-            if screen.dialog is not None:
-                if screen.dialog.keys:
-                    await session.tmux.keys(*screen.dialog.keys)
-                    await asyncio.sleep(DIALOG_PAUSE_S)
-            elif _ready(
-                session, marks_say=screen.ready, settled=loop.time() - changed >= SETTLED_S
-            ):
-                return
-            await asyncio.sleep(BOOT_POLL_S)
-        raise LaunchFailed(
-            f"{session.identity.address}: never-became-ready within {limit:g} s "
-            "(stuck at a startup prompt or boot hang)" + (f"; pane tail: {tail}" if tail else ""),
-            hint=f"run it by hand in {session.cwd}, or raise boot_deadline_s",
-            code="not_ready",
-        )
+    async def connect(self, session: TmuxSession) -> None:
+        """Begin to connect to the session's own server, where its runtime has one. Idempotent."""
+        for door in session.spec.doors:
+            make = self._around.channels.get(door)
+            if make is not None and session.channel is None:
+                session.channel = make(session, session.told)
+                await session.channel.start()
 
     async def _undo(self, server: TmuxServer, plan: Plan, cause: str) -> None:
         """Leave nothing of a failed boot behind."""
@@ -324,21 +284,6 @@ def _as_launch_failure(request: LaunchRequest, error: TmuxError) -> LaunchFailed
     )
 
 
-async def _server_failed(session: TmuxSession) -> LaunchFailed:
-    """Return what to say when the program's own server ended during boot: its last words."""
-    words = ""
-    with contextlib.suppress(TmuxError):
-        text = await session.tmux.text_of(AUX)
-        words = read_screen(text, session.marks).tail
-    argv = session.spec.launch.server_argv
-    return LaunchFailed(
-        f"{session.identity.address}: its own server ended during boot"
-        + (f"; its last words: {words}" if words else ""),
-        hint=f"run it by hand in {session.cwd} to see why: {' '.join(argv[:2])}",
-        code="exited",
-    )
-
-
 async def _whole(start: Coroutine[Any, Any, _Started]) -> _Started:
     """Await the start of a tmux server to its end even when cancelled.
 
@@ -353,17 +298,6 @@ async def _whole(start: Coroutine[Any, Any, _Started]) -> _Started:
         if not task.cancelled():
             task.exception()
         raise
-
-
-def _ready(session: TmuxSession, *, marks_say: bool, settled: bool) -> bool:
-    """Go by the marks where the runtime has any, else by a screen that has settled."""
-    return marks_say if session.spec.screen.ready else settled
-
-
-def _how(status: int | None, signal: int | None) -> str:
-    if signal is not None:
-        return f"killed by signal {signal}"
-    return f"exit status {status}" if status is not None else "nobody knows how"
 
 
 def _pair(pid: int | None, start: float | None) -> tuple[int, int] | None:

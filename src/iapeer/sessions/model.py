@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from iapeer.core.identity import Identity
 from iapeer.runtimes.spec import RuntimeSpec
 
+from .channel import Relay
 from .screen import Dialog, Marks
 
 if TYPE_CHECKING:
@@ -60,6 +61,8 @@ class TmuxSession:
     preface: str = ""
     """Still to be put before the first message; the lane empties it when that has landed."""
     channel: Channel | None = None
+    told: Relay = field(default_factory=Relay)
+    """What the channel tells; the lane listens."""
     follower: TranscriptFollower | None = None
     stops: list[Callable[[], None]] = field(default_factory=list)
     """What ends with the session: death watches and followers."""

@@ -16,7 +16,7 @@ import socket
 import sys
 import uuid
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -34,9 +34,10 @@ from iapeer.storage.launchenv import read_launch_env
 from iapeer.storage.ledger.store import Ledger
 from iapeer.storage.paths import Paths, launch_env_path, peer_state_dir
 
+from .channel import Channel, Report
 from .environment import session_env
 from .files import write_files
-from .model import LaunchRequest
+from .model import LaunchRequest, TmuxSession
 
 _NOT_PLAIN = re.compile(r"[^A-Za-z0-9]")
 
@@ -53,6 +54,8 @@ class Surroundings:
     tmux: str
     mcp_url: Callable[[], str]
     boots: asyncio.Semaphore
+    channels: Mapping[str, Callable[[TmuxSession, Report], Channel]] = field(default_factory=dict)
+    """By door: makes the connection to a session's own server."""
     compose: Callable[[Identity, Path], Path | None] = lambda _identity, _cwd: None
     """Writes the system prompt of a peer and returns its path, None for a bare session."""
 

@@ -315,7 +315,9 @@ class Lane:
                 self.phase = Phase.ASLEEP
                 self._s.log("wake", **self._names(), mode="fail", reason=error.message)
                 self._waking.conversation.lose(self._boot.beginning.native_id)
-                await self._journal.fault("boot", error.message)
+                if not self._boot.beginning.native_id:
+                    # A conversation that is gone is no fault of the program: the next is fresh.
+                    await self._journal.fault("boot", error.message)
                 self._wakers.failed(error)
             case Died(session_id):
                 await self._on_death(session_id)

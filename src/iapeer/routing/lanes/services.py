@@ -11,8 +11,6 @@ from iapeer.core.settings import Settings
 from iapeer.registry.index import Registry
 from iapeer.routing.waits import Waits
 from iapeer.runtimes.catalog import Catalog
-from iapeer.sessions.channel import Channel
-from iapeer.sessions.channel import Report as ReportFacts
 from iapeer.sessions.doors.port import Door
 from iapeer.sessions.launch import Launcher
 from iapeer.sessions.notify import Notifier
@@ -23,7 +21,6 @@ from .presence import Decide
 
 if TYPE_CHECKING:
     from iapeer.routing.notices import Notices
-    from iapeer.sessions.model import TmuxSession
 
     from .lane import Lane
 
@@ -53,9 +50,5 @@ class LaneServices:
     log: LifecycleLog
     exits: Callable[[Mapping[str, object]], None]
     notices: Notices
-    channels: Mapping[str, Callable[[TmuxSession, ReportFacts], Channel]] = field(
-        default_factory=dict
-    )
-    """By door: makes the connection to a session's own server."""
     by_session: dict[str, Lane] = field(default_factory=dict)
     """Which lane a live session belongs to."""

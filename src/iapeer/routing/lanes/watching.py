@@ -46,13 +46,8 @@ async def watch(
     for pid, start in session.processes:
         handle = services.deaths.watch(pid, start, lambda: report(Died(session_id)))
         session.stops.append(handle.cancel)
-    for door in session.spec.doors:
-        if door in services.channels:
-            session.channel = services.channels[door](
-                session, lambda facts: report(Observed(session_id, tuple(facts)))
-            )
-            await session.channel.start()
-            break
+    await services.launcher.connect(session)
+    session.told.listen(lambda facts: report(Observed(session_id, tuple(facts))))
     if row is not None:
         _read_on(session, row.read_offset, services, report)
 

@@ -1,6 +1,7 @@
 """The Codex app-server: a wire, what its frames mean, and the channel a session holds.
 
     wire     JSON-RPC over a WebSocket on a unix socket
+    line     a connection that comes back by itself
     frames   the few members of its records that are read here
     requests what is asked of the server
     reading  notifications and turns -> facts

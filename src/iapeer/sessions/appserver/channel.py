@@ -30,12 +30,11 @@ from .frames import (
     Turn,
     TurnTold,
 )
+from .line import Line, tell_defect
 from .reading import RUNNING, Reader, message_id_of, without_ghosts
 from .requests import Whereabouts
-from .wire import REQUEST_S, NotSent, Refused, Wire, WireError, connect
+from .wire import REQUEST_S, NotSent, Refused, Wire, WireError
 
-BACK_OFF_S = (0.05, 0.1, 0.2, 0.5, 1.0)
-"""Between two tries to connect; the last one repeats. A server is up after 0.12 s (measured)."""
 LOOK_S = 0.5
 """Between two looks for a thread that nobody told of."""
 AUDIT_S = 5.0
@@ -69,7 +68,6 @@ class ChannelStatus(msgspec.Struct, frozen=True):
 class _Link:
     """What one connection knows."""
 
-    wire: Wire | None = None
     subscribed: str = ""
     loaded: set[str] = field(default_factory=set)
     """Threads that this server has in its memory."""
@@ -87,7 +85,7 @@ class AppServerChannel:
     def __init__(
         self, endpoint: str, report: Report, *, native_id: str = "", since: float = 0.0
     ) -> None:
-        self._endpoint = endpoint
+        self._line = Line(endpoint, serve=self._serve, heard=self._heard, lost=self._lost)
         self._report = report
         self._wanted = native_id
         self._reader = Reader(since)
@@ -100,9 +98,7 @@ class AppServerChannel:
         self._owed = False
         self._refused_until = 0.0
         self._announced = ""
-        self._trouble = ""
         self._stir = asyncio.Event()
-        self._task: asyncio.Task[None] | None = None
         self._nudge: asyncio.Task[None] | None = None
         self._closed = False
 
@@ -116,7 +112,7 @@ class AppServerChannel:
     @property
     def connected(self) -> bool:
         """Whether requests can be made now."""
-        return self._link.wire is not None and not self._link.wire.ended.is_set()
+        return self._line.connected
 
     @property
     def ready(self) -> bool:
@@ -136,22 +132,20 @@ class AppServerChannel:
             native_id=self.native_id,
             subscribed=self.connected and self._link.subscribed == self.native_id != "",
             busy=self.busy,
-            trouble=self._trouble,
+            trouble=self._line.trouble,
         )
 
     async def start(self) -> None:
         """Begin to connect, in the background, and go on for ever."""
-        if self._task is None and not self._closed:
-            self._task = asyncio.create_task(self._run())
-            self._task.add_done_callback(_tell_defect)
+        self._line.start()
 
     async def close(self) -> None:
         """Disconnect; nothing is reported afterwards."""
         self._closed = True
-        tasks = [task for task in (self._task, self._nudge) if task is not None]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        if self._nudge is not None:
+            self._nudge.cancel()
+            await asyncio.gather(self._nudge, return_exceptions=True)
+        await self._line.close()
 
     async def queue_add(self, text: str, client_id: str, timeout_s: float = REQUEST_S) -> None:
         """Queue a text: it starts at once when nothing runs, else after the running turn.
@@ -168,12 +162,12 @@ class AppServerChannel:
             "clientUserMessageId": client_id,
             "input": [{"type": "text", "text": text}],
         }
-        wire = self._wire()
+        wire = self._line.wire
         self._owed = True
         try:
             await wire.call("thread/queue/add", params, msgspec.Raw, timeout_s)
         except Refused as error:
-            self._trouble = str(error)
+            self._line.trouble = str(error)
             self._refused_until = asyncio.get_running_loop().time() + REFUSED_S
             raise
         self._nudge_soon()
@@ -197,7 +191,7 @@ class AppServerChannel:
         """Stop the running turn; False when there is none or it can't be told."""
         thread = self.native_id
         try:
-            wire = self._wire()
+            wire = self._line.wire
             turn = self._turn or await requests.running(wire, thread)
             if not turn:
                 return False
@@ -214,7 +208,7 @@ class AppServerChannel:
         """
         thread = self.native_id
         try:
-            wire = self._wire()
+            wire = self._line.wire
             has_turns = self._link.subscribed == thread != ""
             if not has_turns or self.busy or await requests.queued(wire, thread):
                 return False
@@ -228,37 +222,11 @@ class AppServerChannel:
 
     # --- connection ---------------------------------------------------------------------------
 
-    async def _run(self) -> None:
-        tries = 0
-        while True:
-            try:
-                wire = await connect(self._endpoint, self._heard)
-            except WireError as error:
-                self._trouble = str(error)
-            else:
-                tries, self._trouble = 0, ""
-                await self._use(wire)
-            await asyncio.sleep(BACK_OFF_S[min(tries, len(BACK_OFF_S) - 1)])
-            tries += 1
-
-    async def _use(self, wire: Wire) -> None:
-        """Serve one connection until its end."""
-        self._link = _Link(wire)
-        serving = asyncio.create_task(self._serve(wire))
-        ended = asyncio.create_task(wire.failure())
-        try:
-            await asyncio.wait((serving, ended), return_when=asyncio.FIRST_COMPLETED)
-            for task in (serving, ended):
-                if task.done():
-                    self._trouble = str(_trouble_of(task) or "the connection ended")
-        finally:
-            for task in (serving, ended):
-                task.cancel()
-            await asyncio.gather(serving, ended, return_exceptions=True)
-            self._link = _Link()
-            self._active.clear()
-            self._turn = ""
-            await wire.close()
+    def _lost(self) -> None:
+        """Forget what was only true of a connection."""
+        self._link = _Link()
+        self._active.clear()
+        self._turn = ""
 
     async def _serve(self, wire: Wire) -> None:
         """Greet, then follow the terminal from thread to thread. Ends by WireError only."""
@@ -428,7 +396,7 @@ class AppServerChannel:
     def _nudge_soon(self) -> None:
         if self._owed and (self._nudge is None or self._nudge.done()):
             self._nudge = asyncio.create_task(self._nudge_paused())
-            self._nudge.add_done_callback(_tell_defect)
+            self._nudge.add_done_callback(tell_defect)
 
     async def _nudge_paused(self) -> None:
         """Start our first queued message when the thread has been idle for a while.
@@ -441,7 +409,7 @@ class AppServerChannel:
                 if self.busy:
                     # The end of the turn calls again.
                     return
-                self._owed, wire, thread = False, self._wire(), self.native_id
+                self._owed, wire, thread = False, self._line.wire, self.native_id
                 for submission in (await requests.queued(wire, thread)).values():
                     self._owed = True
                     wants = {"threadId": thread, "queuedSubmissionId": submission}
@@ -454,7 +422,7 @@ class AppServerChannel:
         What is not in the server's memory can't be looked into for certain: after its restart the
         queue's list was empty, and yet the message ran by itself (measured).
         """
-        wire = self._wire()
+        wire = self._line.wire
         if self.native_id not in self._link.loaded:
             raise NotSent("the terminal's conversation is not loaded")
         found = Whereabouts.ABSENT
@@ -465,12 +433,6 @@ class AppServerChannel:
             found = there if there == Whereabouts.CUT else found
         return found
 
-    def _wire(self) -> Wire:
-        wire = self._link.wire
-        if wire is None or wire.ended.is_set():
-            raise NotSent("not connected to the app-server")
-        return wire
-
 
 def _decode(params: msgspec.Raw, kind: type[Any]) -> Any:
     """Decode a notification; raises WireError, which ends the connection."""
@@ -478,22 +440,3 @@ def _decode(params: msgspec.Raw, kind: type[Any]) -> Any:
         return msgspec.json.decode(params, type=kind)
     except msgspec.DecodeError as error:
         raise WireError(f"a notification of another shape: {error}") from error
-
-
-def _trouble_of(task: asyncio.Task[Any]) -> BaseException | None:
-    """Return what ended a connection; raises what is a defect of ours."""
-    found = task.exception()
-    error = found if found is not None else task.result()
-    if error is None or isinstance(error, WireError | OSError | msgspec.DecodeError):
-        return error
-    if isinstance(error, BaseException):
-        raise error
-    return None
-
-
-def _tell_defect(task: asyncio.Task[None]) -> None:
-    """Hand a defect to the event loop's handler: nobody awaits these tasks."""
-    if not task.cancelled() and (error := task.exception()) is not None:
-        task.get_loop().call_exception_handler(
-            {"message": "a channel to an app-server failed", "exception": error, "task": task}
-        )

@@ -1,5 +1,7 @@
 """Texts that break programs, and how much of them came through."""
 
+# ruff: noqa: RUF001 - letters that look like others are what these texts are for
+
 from __future__ import annotations
 
 import re
@@ -25,7 +27,7 @@ NASTY: Mapping[str, str] = {
     "controls": "bell \x07 escape \x1b[31mred\x1b[0m paste end \x1b[201~ nul \x00 del \x7f c1 \x9b",
     "line ends": "crlf\r\ncr\rlf\nend",
     "invisible": "nbsp\u00a0zwsp\u200bzwj\u200dwj\u2060shy\u00ad end",
-    "screen": "❯ \n› \n* \n> \n  esc to interrupt\n[Pasted text #1 +3 lines]\n⏵⏵ bypass permissions on",
+    "screen": "❯ \n› \n* \n> \n  esc to interrupt\n[Pasted text #1 +3 lines]\n⏵⏵ bypass",
     "json": '{"type":"user","message":{"role":"user","content":"x"}}',
     "long word": "a" * 300,
 }
@@ -59,7 +61,7 @@ def nasty_body() -> str:
 def long_body() -> str:
     """Return a message near the limit of 16,000 characters, no line like another."""
     lines = [
-        f"{number:04} длинная строка, long line, 長い行 {number * 7919}" for number in range(330)
+        f"{number:04} длинная строка, long line, 長い行 {number * 7919}" for number in range(400)
     ]
     return "END\n" + "\n".join(lines)[:15_900] + "\nthe very end"
 

@@ -185,7 +185,7 @@ class Stage:
         envelope = Envelope(
             from_personality=SENDER,
             from_runtime="api",
-            from_intelligence="absent",
+            from_intelligence=None,
             ts="",
             body=shown,
             id=message_id,

@@ -13,7 +13,7 @@ from iapeer.runtimes.spec import RuntimeSpec
 
 from . import deaths, texts, turns
 from .outcome import Check, CheckFailed, NotApplicable
-from .report import Report, Row
+from .report import Report, Row, Verdict
 from .simulation import Subject, version_of
 from .stage import ANN, BEN, Stage, set_up
 
@@ -51,7 +51,7 @@ class Suite:
     """One run; `say` gets a line of progress at a time."""
 
     subject: Subject
-    say: Callable[[str], None] = lambda line: None
+    say: Callable[[str], None]
     limit_s: float = LIMIT_S
     checks: Sequence[Check] = CHECKS
 
@@ -91,9 +91,7 @@ class Suite:
             self.say(f"[{number:2}/{len(self.checks)}] {check.title} ...")
             if hopeless or time.monotonic() > stage.deadline:
                 why = "it never came up" if hopeless else f"{self.limit_s:g} s were over"
-                row = Row(
-                    name=check.name, title=check.title, verdict="fail", figure=f"not run: {why}"
-                )
+                row = _made(check, "fail", f"not run: {why}")
             else:
                 row = _row(check, stage)
             hopeless = hopeless or (row.verdict == "fail" and check.name in _ENDS_ALL)
@@ -102,10 +100,14 @@ class Suite:
         return rows
 
 
+def _made(check: Check, verdict: Verdict, figure: str = "") -> Row:
+    return Row(name=check.name, title=check.title, verdict=verdict, figure=figure)
+
+
 def _row(check: Check, stage: Stage) -> Row:
     """Do one check in a session that is quiet; make a new one after a failure."""
     began = time.monotonic()
-    row = Row(name=check.name, title=check.title, verdict="pass")
+    row = _made(check, "pass")
     try:
         if check.name not in _ENDS_ALL and not stage.settled(check.peer):
             stage.again(check.peer)

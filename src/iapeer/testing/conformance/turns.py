@@ -128,9 +128,8 @@ def _join(stage: Stage, running: str, body: str) -> str:
     """Send into a running turn; return how it was taken up."""
     second = stage.send(ANN, body)
     taken = stage.wait(lambda: _taken(stage, second), "it is queued or held")
-    early = (
-        bool(stage.trace(running)["turns"][-1:]) and not stage.trace(running)["turns"][-1]["end"]
-    )
+    turns = stage.trace(running)["turns"]
+    early = bool(turns) and not turns[-1]["end"]
     end = stage.ended(running)
     require(end in {"done", ""}, f"the running turn ended as {end}: it was cut off")
     stage.ended(second)

@@ -281,5 +281,4 @@ async def test_after_the_end_nothing_is_reported(server: AppServer, line: Line) 
     await until(lambda: not server._connections, "disconnected")
     await line.close()
     await line.start()
-    assert line._task is not None
-    assert line._task.done()
+    assert not server._connections

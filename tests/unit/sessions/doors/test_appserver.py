@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+import subprocess
+import sys
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -82,6 +84,12 @@ def letter(dup: str | None = None) -> Envelope:
 
 
 door = AppServerDoor()
+
+
+def test_the_door_alone_loads_no_websocket_library() -> None:
+    """Start-up time: most daemons have no such runtime."""
+    code = "import sys, iapeer.sessions.doors.appserver; sys.exit('websockets' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 async def test_it_holds_until_there_is_a_conversation_and_while_nobody_answers(

@@ -1,0 +1,178 @@
+"""Sessions of the real Claude Code: they die, are gone on with, cleared, shortened, interrupted."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+import psutil
+import pytest
+
+from iapeer.testing.agents import SimulatedModel
+from iapeer.testing.model_server import Call, Rule, Say, Script, Slow
+from tests.real.claude_house import CLAUDE, open_claude, read_jsonl, texts_of, until
+
+pytestmark = pytest.mark.anyio
+
+WORDS = "one word after the other, and each of them takes its time; " * 10
+BASH = Call("Bash", {"command": "sleep 60", "description": "wait"})
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture
+def rules() -> Script | Iterable[Rule]:
+    # Each once: what comes a second time is answered at once.
+    return (
+        Rule("SLOWLY", (Slow(0.3), Say(WORDS)), times=2),
+        Rule("BASH", (BASH, Say("done")), times=1),
+    )
+
+
+async def test_what_a_killed_session_had_read_or_queued_comes_once_more_and_marked(
+    empty_home: Path, agent_path: str, model: SimulatedModel
+) -> None:
+    async with open_claude(empty_home / "x", agent_path, model, "ann") as house:
+        read = await house.send("ann", "SLOWLY: read in the turn that died")
+        await house.wait(read.message_id, "seen")
+        await house.asked(read.message_id)
+        queued = await house.send("ann", "still in the queue of the program")
+        await house.wait(queued.message_id, "landed")
+        waiting = await house.send("ann", "never handed to it")
+        asked_before = len(house.turns_asked())
+        await house.kill("ann")
+        sent = (read, queued, waiting)
+        for result in sent:
+            await house.wait(result.message_id, "seen")
+        assert await house.ends(read.message_id) in (["died", ""], ["died", "done"])
+        last = await house.asked(waiting.message_id)
+        assert len(last.user_texts) <= 3
+        after = "\n".join(texts_of(r) for r in house.turns_asked()[asked_before:][-1:])
+        for result, attempts in ((read, 2), (queued, 2), (waiting, 1)):
+            row = await house.row(result.message_id)
+            assert (row.attempt, row.dup) == (attempts, attempts == 2)
+            assert after.count(await house.shown_as(row.id)) == 1
+            assert after.count(f'id="{row.id}"') == 1
+            assert ('dup="maybe"' in await house.shown_as(row.id)) is row.dup
+        # The first session was fresh and so is the second: nothing of the dead one is gone on with.
+        assert [row.mode for row in await house.sessions()] == ["fresh", "fresh"]
+
+
+async def test_a_session_killed_in_a_tool_call_gives_its_message_back_and_dead_ones_do_not_pile_up(
+    empty_home: Path, agent_path: str, model: SimulatedModel
+) -> None:
+    async with open_claude(empty_home / "x", agent_path, model, "ann") as house:
+        sent = await house.send("ann", "BASH")
+        await house.asked(sent.message_id)
+        await until(lambda: "Running" in house.pane("ann"), "the tool to run")
+        children = psutil.Process(house.session("ann", CLAUDE).pane[0]).children(recursive=True)
+        await house.kill("ann")
+        await house.asked(sent.message_id, 2)
+        await house.wait(sent.message_id, "seen")
+        await house.ended(sent.message_id, "died", "done")
+        assert (await house.row(sent.message_id)).dup
+        psutil.wait_procs(children, timeout=0)
+        for child in (child for child in children if child.is_running()):
+            child.kill()
+
+
+async def test_a_parked_session_is_gone_on_with_for_its_topic_and_not_for_another(
+    empty_home: Path, agent_path: str, model: SimulatedModel
+) -> None:
+    async with open_claude(empty_home / "x", agent_path, model, "ann") as house:
+        first = await house.done("ann", "about bees", topic="bees")
+        before = house.session("ann", CLAUDE).native_id
+        await house.fleet.stop("ann", None)
+        await house.fleet.start("ann", None)
+        second = await house.done("ann", "more about bees", topic="bees")
+        asked = await house.asked(second)
+        assert asked.user_texts == (
+            await house.shown_as(first) + "\n",
+            await house.shown_as(second),
+        ) or asked.user_texts == (await house.shown_as(first), await house.shown_as(second))
+        session = house.session("ann", CLAUDE)
+        assert (session.mode, session.native_id) == ("resume", before)
+        words = psutil.Process(session.pane[0]).cmdline()
+        assert words[words.index("--resume") + 1] == before
+        assert "--session-id" not in words
+        users = [line for line in await _users(session.transcript) if "<iap" in line]
+        assert len(users) == 2
+        await house.fleet.stop("ann", None)
+        await house.fleet.start("ann", None)
+        third = await house.done("ann", "about wasps", topic="wasps")
+        assert (await house.asked(third)).user_texts == (await house.shown_as(third),)
+        assert [row.mode for row in await house.sessions()] == ["fresh", "resume", "fresh"]
+        assert house.session("ann", CLAUDE).native_id != before
+
+
+async def _users(transcript: str) -> list[str]:
+    """The texts of all user inputs in a record."""
+    return [
+        json.dumps(line["message"]["content"])
+        for line in read_jsonl(Path(transcript))
+        if line["type"] == "user"
+    ]
+
+
+async def test_a_person_interrupts_clears_and_compacts_and_messages_are_proven_all_the_same(
+    empty_home: Path, agent_path: str, model: SimulatedModel
+) -> None:
+    async with open_claude(empty_home / "x", agent_path, model, "ann") as house:
+        # Escape: no hook tells of it, the record does.
+        cut = await house.send("ann", "SLOWLY")
+        await house.wait(cut.message_id, "seen")
+        await house.asked(cut.message_id)
+        await until(lambda: "one word" in house.pane("ann"), "the answer to be drawn")
+        house.type("ann", "", "Escape", runtime=CLAUDE)
+        await house.ended(cut.message_id, "interrupted")
+        after = await house.done("ann", "after the interrupt")
+        assert (await house.row(cut.message_id)).state == "seen"
+        # Escape with a message in the queue: that one goes in at once.
+        again = await house.send("ann", "SLOWLY")
+        await house.asked(again.message_id)
+        queued = await house.send("ann", "queued, then interrupted")
+        await house.wait(queued.message_id, "landed")
+        house.type("ann", "", "Escape", runtime=CLAUDE)
+        await house.ended(again.message_id, "interrupted")
+        await house.wait(queued.message_id, "seen")
+        await house.ended(queued.message_id, "done")
+        # /compact: the same session, a shorter history.
+        session = house.session("ann", CLAUDE)
+        before = session.native_id
+        house.type("ann", "/compact", "Enter", runtime=CLAUDE)
+        await until(lambda: _has(session.transcript, "compact_boundary"), "the compaction")
+        compacted = await house.done("ann", "after the compaction")
+        assert session.native_id == before
+        said = (await house.asked(compacted)).user_texts
+        assert await house.shown_as(after) not in said
+        assert said[-1] == await house.shown_as(compacted)
+        # /clear: another session of the program, and our evidence moves with it.
+        house.type("ann", "/clear", "Enter", runtime=CLAUDE)
+        await until(lambda: session.native_id != before, "the new conversation")
+        cleared = await house.send("ann", "SLOWLY, after the clearing")
+        await house.wait(cleared.message_id, "seen")
+        asked = await house.asked(cleared.message_id)
+        assert [text for text in asked.user_texts if "<iap" in text] == [
+            await house.shown_as(cleared.message_id)
+        ]
+        in_queue = await house.send("ann", "its record is followed: landed by it")
+        await house.wait(in_queue.message_id, "landed")
+        await house.ended(cleared.message_id, "done")
+        await house.wait(in_queue.message_id, "seen")
+        await house.ended(in_queue.message_id, "done")
+        assert Path(session.transcript).stem == session.native_id
+        (row,) = await house.live_rows()
+        assert (row.native_id, row.transcript) == (session.native_id, session.transcript)
+        # What is gone on with later is the conversation after the clearing.
+        await house.fleet.stop("ann", None)
+        await house.fleet.start("ann", None)
+        await house.fleet.wake("ann", CLAUDE)
+        assert house.session("ann", CLAUDE).native_id == row.native_id
+
+
+def _has(transcript: str, subtype: str) -> bool:
+    return any(line.get("subtype") == subtype for line in read_jsonl(Path(transcript)))
