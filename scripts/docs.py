@@ -246,6 +246,7 @@ def manifest() -> str:
         ("`[[launch.files]]`", spec.File, "launch.files[0]."),
         ("`[screen]`", spec.Screen, "screen."),
         ("`[[screen.dialogs]]`", spec.Dialog, "screen.dialogs[0]."),
+        ("`[[screen.failures]]`", spec.Failure, "screen.failures[0]."),
         ("`[submit]`", spec.Submit, "submit."),
         ("`[control]`", spec.Control, "control."),
         ("`[evidence]`", spec.Evidence, "evidence."),
@@ -283,7 +284,7 @@ _READ_BY_SPEC = {("evidence", "prompt_hook"), ("evidence", "hooks")}
 
 def _readers(kind: type, name: str) -> set[tuple[str, str]]:
     """Return how code that uses a manifest key would spell it."""
-    if kind in {spec.Dialog, spec.Record, spec.File}:
+    if kind in {spec.Dialog, spec.Record, spec.File, spec.Failure}:
         return _READ_BY_SPEC  # their keys come as a whole, and all are used
     return {(kind.__name__.removeprefix("Runtime").lower(), name)}
 

@@ -106,7 +106,7 @@ async def test_messages_at_boot_in_a_stream_and_in_a_tool_call_are_each_read_onc
         await until(lambda: "Running" in house.pane("ann"), "the tool to run")
         in_tool = await house.send("ann", "sent during the tool call")
         await house.wait(in_tool.message_id, "landed")
-        assert await house.lane("ann", CLAUDE)._s.doors["paste"].is_busy(
+        assert await house.lane("ann", CLAUDE).services.doors["paste"].is_busy(
             house.session("ann", CLAUDE)
         )
         behind = await house.send("ann", "behind the one in the queue")

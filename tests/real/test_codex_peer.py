@@ -89,7 +89,7 @@ def test_identity_and_token_come_from_the_environment_and_stand_nowhere_else(cre
 
 
 def test_the_composed_system_prompt_is_in_the_request(crew: Crew) -> None:
-    doctrine = Paths(crew.daemon.root).peer_home("cody") / "IAPEER.md"
+    doctrine = Paths(crew.daemon.root).peer_home("cody") / ".iapeer" / "IAPEER.md"
     doctrine.write_text("Always say please to the kraken.\n", encoding="utf-8")
     crew.daemon.start()
     crew.wait(crew.send("cody", "hello"))
@@ -152,7 +152,7 @@ def test_a_persons_draft_stays_untouched_and_the_message_arrives(crew: Crew) -> 
     wait_until(lambda: any(newest(r) == "half a thought" for r in crew.model.requests))
 
 
-def test_a_stopped_codex_goes_on_with_the_topic_it_was_about(crew: Crew) -> None:
+def test_a_stopped_codex_goes_on_with_the_topic_it_was_about(crew: Crew, tmp_path: Path) -> None:
     crew.daemon.start()
     crew.wait_ends(crew.send("cody", "the first thing", topic="lighthouse"), "done")
     before = crew.session("cody").native_id
@@ -162,6 +162,10 @@ def test_a_stopped_codex_goes_on_with_the_topic_it_was_about(crew: Crew) -> None
     texts = [body_of(text) for text in crew.wait_asked("the second thing").user_texts]
     assert texts == ["the first thing", "the second thing"]
     assert crew.session("cody").native_id == before
+    # A conversation that is gone on with may do what it could before.
+    sent = crew.send("cody", f'CALL exec_command {{"cmd":"echo made > {tmp_path}/outside"}}')
+    crew.wait_ends(sent, "done")
+    assert (tmp_path / "outside").exists()
     crew.daemon.run("stop", "cody")
     crew.daemon.run("start", "cody")
     crew.wait(crew.send("cody", "the third thing", topic="submarine"))

@@ -253,6 +253,8 @@ async def _wrong_method(request: Request, error: Exception) -> Response:
     refusal = InvalidInput(
         f"{request.method} is not allowed here", hint=f"use {allow}", code="wrong_method"
     )
-    log_refusal(refusal, **_facts(request.scope))
     rpc = request.url.path == MCP_PATH
+    if not (rpc and request.method == "GET"):
+        # Every MCP client asks once whether there is a stream: no is the protocol's answer.
+        log_refusal(refusal, **_facts(request.scope))
     return error_response(refusal, rpc=rpc, headers={"allow": allow})

@@ -116,7 +116,7 @@ def _check_errors(spec: RuntimeSpec) -> None:
         key = f"errors.reset[{index}]"
         _check_expression(key, expression)
         groups = set(re.compile(expression).groupindex)
-        known = {"epoch", "seconds", "minutes", "hours", "clock"}
+        known = {"epoch", "seconds", "minutes", "hours", "clock", "date"}
         _need(bool(groups) and groups <= known, key, "needs named groups", ", ".join(sorted(known)))
 
 
@@ -128,6 +128,8 @@ def _check_screen(screen: Screen) -> None:
         _check_expression(f"screen.dialogs[{index}].match", dialog.match)
         for key in dialog.keys:
             _check_key(f"screen.dialogs[{index}].keys", key)
+    for index, failure in enumerate(screen.failures):
+        _check_expression(f"screen.failures[{index}].match", failure.match)
     for index, glyph in enumerate(screen.prompt_glyphs):
         where = f"screen.prompt_glyphs[{index}]"
         _need(

@@ -53,6 +53,9 @@ class Launch(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """The same to go on with `{session_id}`; empty (default): every start is a fresh session."""
     server_argv: tuple[str, ...] = ()
     """The program's own server, started beside it; needs `endpoint = "unix"`. Default: none."""
+    server_takes: tuple[str, ...] = ()
+    """Options with one value that, among a peer's own start arguments, are given to the server
+    too."""
     endpoint: Literal["", "unix", "http"] = ""
     """What `{endpoint}` stands for: a new socket's path, or the URL of a free port of loopback."""
     files: tuple[File, ...] = ()
@@ -72,6 +75,15 @@ class Dialog(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Regular expression searched in the screen's text."""
     keys: tuple[str, ...] = ()
     """tmux key names, sent one per call with a pause between; none: just wait until it is gone."""
+
+
+class Failure(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A screen that only a person can get the program out of, such as a login."""
+
+    match: str
+    """Regular expression searched in the screen's text during a boot, which then fails at once."""
+    hint: str
+    """What the person should do."""
 
 
 class Screen(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -97,6 +109,8 @@ class Screen(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Expressions of which ANY means a turn is running."""
     dialogs: tuple[Dialog, ...] = ()
     """Tried in this order; the first whose `match` is found is answered."""
+    failures: tuple[Failure, ...] = ()
+    """Screens that no key of ours gets past."""
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -178,7 +192,8 @@ class Errors(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     reset: tuple[str, ...] = ()
     """Expressions searched in the error's text for the time of the reset, in groups named `epoch`
     (seconds), `seconds`, `minutes`, `hours` (from now on; they add up), or `clock` (`15:30`,
-    `3pm`, `3:30pm`: the next such local time)."""
+    `3pm`, `3:30pm`: the next such local time, or that of a `date` such as `Nov 25` or
+    `Nov 25, 2027`)."""
 
 
 class Tested(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -13,6 +13,8 @@ from .evidence import Fact
 MAX_WAIT_S = 8 * 86400.0
 """Longest pause that is believed: the longest known quota window is a week."""
 
+_MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
+_DATE = re.compile(r"([A-Za-z]{3})[a-z]* (\d{1,2})(?:, (\d{4}))?")
 _CLOCK = re.compile(r"(\d{1,2})(?::(\d{2}))?\s*([ap]m)?", re.IGNORECASE)
 
 
@@ -42,24 +44,47 @@ def _read(groups: dict[str, str | None], now: float) -> float | None:
         # Some give milliseconds.
         return epoch / 1000 if epoch > 1e11 else epoch
     if groups.get("clock"):
-        return _next_clock(groups["clock"] or "", now)
+        return _at_clock(groups["clock"] or "", groups.get("date") or "", now)
     units = (("seconds", 1), ("minutes", 60), ("hours", 3600))
     parts = [float(groups[name] or 0) * size for name, size in units if groups.get(name)]
     return now + sum(parts) if parts else None
 
 
-def _next_clock(text: str, now: float) -> float | None:
-    """Return the next time the local clock shows `15:30`, `3pm` or `3:30 PM`."""
+def _at_clock(text: str, date: str, now: float) -> float | None:
+    """Return when the local clock shows `15:30`, `3pm` or `3:30 PM` next, or on a date."""
     match = _CLOCK.fullmatch(text.strip())
     if match is None:
         return None
     hour, minute, half = int(match[1]), int(match[2] or 0), (match[3] or "").lower()
+    if half and not 1 <= hour <= 12:
+        return None
     if half:
         hour = hour % 12 + (12 if half == "pm" else 0)
     if hour > 23 or minute > 59:
         return None
     local = datetime.fromtimestamp(now).astimezone()
     found = local.replace(hour=hour, minute=minute, second=0, microsecond=0)
+    if date:
+        return _on_date(found, date)
     if found <= local:
         found += timedelta(days=1)
+    return found.timestamp()
+
+
+def _on_date(clock: datetime, text: str) -> float | None:
+    """Return that time on `Nov 25` (the next one) or `Nov 25, 2027`."""
+    match = _DATE.fullmatch(text.strip())
+    if match is None or match[1].lower() not in _MONTHS:
+        return None
+    year, month, day = (
+        int(match[3] or clock.year),
+        _MONTHS.index(match[1].lower()) + 1,
+        int(match[2]),
+    )
+    try:
+        found = clock.replace(year=year, month=month, day=day)
+        if not match[3] and found < clock - timedelta(days=2):
+            found = found.replace(year=year + 1)
+    except ValueError:
+        return None
     return found.timestamp()

@@ -6,6 +6,7 @@ The token is not part of it: it is added at the last moment, to the hand-over fi
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import os
 import re
@@ -15,7 +16,7 @@ import shutil
 import socket
 import sys
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -30,7 +31,7 @@ from iapeer.core.settings import Settings
 from iapeer.runtimes.spec import RuntimeSpec
 from iapeer.runtimes.templates import PLACEHOLDERS, expand, expand_one, placeholders
 from iapeer.storage.atomic import ensure_private_dir
-from iapeer.storage.launchenv import read_launch_env
+from iapeer.storage.launchenv import LaunchEnv, read_launch_env
 from iapeer.storage.ledger.store import Ledger
 from iapeer.storage.paths import Paths, launch_env_path, peer_state_dir
 
@@ -135,7 +136,7 @@ def make_plan(request: LaunchRequest, spec: RuntimeSpec, around: Surroundings) -
         home=values["home"],
         endpoint=endpoint,
         argv=(*expand(argv, values), *extra.start_args),
-        server_argv=tuple(expand(spec.launch.server_argv, values)),
+        server_argv=(*expand(spec.launch.server_argv, values), *_for_server(spec, extra)),
         env=session_env(
             around.environ,
             {name: value for name, value in filled.items() if value is not None},
@@ -165,6 +166,19 @@ def config_home(identity: Identity, cwd: Path, spec: RuntimeSpec, around: Surrou
         return str(peer_state_dir(cwd, identity.runtime) / "home")
     own = dict(read_launch_env(launch_env_path(cwd, identity.runtime)).variables)
     return own.get(env.HOME) or around.environ.get(env.HOME) or "/"
+
+
+def _for_server(spec: RuntimeSpec, extra: LaunchEnv) -> Iterator[str]:
+    """Yield those of the peer's own start arguments that its program's server must know too."""
+    if not spec.launch.server_argv:
+        return
+    words = iter(extra.start_args)
+    for word in words:
+        name, has_value, _ = word.partition("=")
+        if name in spec.launch.server_takes:
+            yield word
+            if not has_value:
+                yield from itertools.islice(words, 1)
 
 
 def _check(request: LaunchRequest, spec: RuntimeSpec, around: Surroundings) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 from collections.abc import Awaitable, Callable
 
 from iapeer.core.errors import LaunchFailed, TmuxError
@@ -11,6 +12,7 @@ from iapeer.core.errors import LaunchFailed, TmuxError
 from .model import TmuxSession
 from .process import is_alive
 from .screen import read_screen
+from .sgr import plain, styled_rows
 
 BOOT_POLL_S = 0.05
 """Between two looks at a booting screen (one look: 0.15 ms through the control client)."""
@@ -55,6 +57,7 @@ async def until_ready(
         tail = screen.tail
         if session.aux is not None and not is_alive(*session.aux):
             raise await _server_failed(session)
+        _check_failures(session, text, tail)
         if screen.dialog is not None:
             if screen.dialog.keys:
                 await session.tmux.keys(*screen.dialog.keys)
@@ -82,6 +85,19 @@ async def _is_connected(
     """
     await connect(session)
     return session.channel is None or bool(session.channel.native_id)
+
+
+def _check_failures(session: TmuxSession, text: str, tail: str) -> None:
+    """Raise LaunchFailed for a screen that no key of ours gets past."""
+    failures = session.spec.screen.failures
+    shown = "\n".join(plain(row) for row in styled_rows(text)) if failures else ""
+    for failure in failures:
+        if re.search(failure.match, shown, re.MULTILINE):
+            raise LaunchFailed(
+                f"{session.identity.address}: only a person can go on; its screen ends: {tail}",
+                hint=failure.hint,
+                code="needs_person",
+            )
 
 
 async def _server_failed(session: TmuxSession) -> LaunchFailed:

@@ -276,7 +276,7 @@ async def test_hand_overs_that_provably_never_happened_are_no_attempts() -> None
     async with open_house() as house:
         house.create("svc", runtime="api")
         sent = await house.send("svc")
-        journal = house.lane("svc", "api")._journal
+        journal = house.lane("svc", "api").journal
         for _ in range(8):
             row = await house.row(sent.message_id)
             await journal.begin(row, "some-session", "inbox")

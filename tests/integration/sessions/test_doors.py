@@ -80,7 +80,7 @@ async def test_a_draft_that_starts_between_the_look_and_the_paste_is_left_alone(
     """The journal's fsync stands between the two; a person types on meanwhile."""
     async with open_house("ann") as house:
         await house.live("ann")
-        journal = house.lane("ann")._journal
+        journal = house.lane("ann").journal
         begin = type(journal).begin
 
         async def slow_disk(self: object, *args: object) -> int:
@@ -109,7 +109,7 @@ async def test_a_draft_is_not_submitted_by_the_second_look_at_an_unproven_attemp
         lane, session = house.lane("ann"), house.session("ann")
         lost = await house.accept("ann", "NOTHING\nentered")
         row = await house.row(lost)
-        await lane._journal.begin(row, session.id, "paste")
+        await lane.journal.begin(row, session.id, "paste")
         # What a daemon that was killed right after its Enter leaves in the server.
         await session.tmux.set_option("@iap_pasted", f"{lost}-1")
         await session.tmux.set_option("@iap_entered", f"{lost}-1")

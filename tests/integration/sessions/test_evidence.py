@@ -166,8 +166,8 @@ async def test_a_late_proof_saves_a_second_showing() -> None:
         await house.drawn("ann", "a draft that holds everything")
         late = await house.accept("ann", "NOTHING\nlate")
         lane = house.lane("ann")
-        await lane._journal.begin(await house.row(late), session.id, "paste")
-        await lane._journal.return_all([await house.row(late)], frozenset({late}), "no proof")
+        await lane.journal.begin(await house.row(late), session.id, "paste")
+        await lane.journal.return_all([await house.row(late)], frozenset({late}), "no proof")
         lane.observe(Observed(session.id, (Fact("user", (late,), source="prompt hook"),)))
         row = await house.wait(late, "seen")
         assert row.attempt == 1

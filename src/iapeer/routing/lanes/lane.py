@@ -11,7 +11,6 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from iapeer.core.errors import (
-    ControlRefused,
     IapeerError,
     LaunchFailed,
     SendRefused,
@@ -29,6 +28,7 @@ from . import endings
 from .boot import Boot
 from .controls import Controls
 from .delivery import Deliverer
+from .former import Former
 from .journal import Journal
 from .letters import (
     Attached,
@@ -46,6 +46,7 @@ from .letters import (
     Wakers,
 )
 from .mailbox import Mailbox
+from .orders import Orders
 from .presence import Hold, Phase
 from .waking import Beginning, Waking
 from .watching import follow, tell, watch
@@ -68,16 +69,16 @@ class Lane:
         self.key = (uid, identity.runtime)
         self.phase = Phase.ASLEEP
         self.session: Session | None = None
-        self._s = services
-        self._journal = Journal(uid, identity, services)
-        self._waking = Waking(self._journal, identity, services)
-        self._controls = Controls(identity, services)
-        self._deliverer = Deliverer(self._journal, services, self._waking.conversation)
+        self.services = services
+        self.journal = Journal(uid, identity, services)
+        self.waking = Waking(self.journal, identity, services)
+        self.controls = Controls(identity, services)
+        self.wakers = Wakers()
+        self._deliverer = Deliverer(self.journal, services, self.waking.conversation)
         self._box = Mailbox(services.clock)
         self._boot = Boot(uid, identity, services, self._box.report)
-        self._adoptee: SessionRow | None = None
-        self._older: list[SessionRow] = []
-        self._wakers = Wakers()
+        self._former = Former(self.journal, services)
+        self._orders = Orders(self)
         self.stopped = False
         self.broken = False
         """Whether so many sessions failed that the next try is put off."""
@@ -94,7 +95,7 @@ class Lane:
     def order(self, verb: Verb) -> asyncio.Future[str]:
         """Post an order; the future holds what came of it. Overtakes all work."""
         done: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-        if len(self._box.control) >= self._s.settings.lane_mailbox:
+        if len(self._box.control) >= self.services.settings.lane_mailbox:
             done.set_exception(
                 SendRefused(
                     f"{self.identity.address} has too many orders waiting",
@@ -121,9 +122,7 @@ class Lane:
 
     def adopt(self, row: SessionRow) -> None:
         """Before `run`: the ledger says that this session lives."""
-        if self._adoptee is not None:
-            self._older.append(self._adoptee)
-        self._adoptee = row
+        self._former.add(row)
         self.phase = Phase.ADOPTING
 
     def finish(self) -> None:
@@ -143,13 +142,13 @@ class Lane:
                 except Exception as error:  # noqa: BLE001 - the root of this task
                     self._tell(error)
                     self._failures += 1
-                    wait = self._s.settings.busy_poll_ms / 1000 * 2 ** min(self._failures, 6)
+                    wait = self.services.settings.busy_poll_ms / 1000 * 2 ** min(self._failures, 6)
                     self._box.look_in(wait)
                     if self._box.control or self._box.reports:
                         await asyncio.sleep(min(wait, LETTER_RETRY_S))
         finally:
             await self._cancel_boot()
-            self._wakers.failed(LaunchFailed(f"{self.identity.address}: the daemon is stopping"))
+            self.wakers.failed(LaunchFailed(f"{self.identity.address}: the daemon is stopping"))
             match self.session:
                 case TmuxSession() as session:
                     await session.release()
@@ -184,16 +183,16 @@ class Lane:
     async def _pump(self) -> None:
         """One step of work."""
         if self.phase == Phase.ASLEEP:
-            await self._bury_leftovers()
+            await self._former.bury_leftovers()
         if self.stopped:
-            await self._journal.hold(HoldReason.STOPPED)
+            await self.journal.hold(HoldReason.STOPPED)
         elif self.phase == Phase.ADOPTING:
             await self._adopt()
         elif self.phase == Phase.BOOTING:
-            await self._journal.hold(self._boot.reason)
+            await self.journal.hold(self._boot.reason)
         elif self.phase == Phase.LIVE and self.session is not None:
             await self._deliver(self.session)
-        elif await self._journal.wants_reader():
+        elif await self.journal.wants_reader():
             await self._wake()
 
     async def _deliver(self, session: Session) -> None:
@@ -208,44 +207,37 @@ class Lane:
         except TmuxError as error:
             # No answer is no proof: hold and look again.
             self._tell(error)
-            again_s = self._s.settings.busy_poll_ms / 1000
+            again_s = self.services.settings.busy_poll_ms / 1000
         if again_s is not None:
             self._box.look_in(again_s)
 
     async def _step_of(self, session: Session) -> float | None:
         """One step in a live session; while its context is shortened nothing is handed over."""
-        if isinstance(session, TmuxSession) and self._controls.compacting:
-            again_s = await self._controls.go_on(session)
+        if isinstance(session, TmuxSession) and self.controls.compacting:
+            again_s = await self.controls.go_on(session)
             if again_s is not None:
-                await self._journal.hold(HoldReason.BUSY)
+                await self.journal.hold(HoldReason.BUSY)
                 return again_s
         return await self._deliverer.step(session)
 
     # -- coming up --------------------------------------------------------------------------
 
     async def _wake(self) -> None:
-        answer = await self._waking.ask(stopped=self.stopped)
+        answer = await self.waking.ask(stopped=self.stopped)
         self.broken = isinstance(answer, Hold) and answer.reason == HoldReason.BROKEN
         if isinstance(answer, Beginning):
-            await self._boot_now(answer)
-            await self._journal.hold(self._boot.reason)
+            await self.boot(answer)
+            await self.journal.hold(self._boot.reason)
             return
-        await self._journal.hold(answer.reason)
+        await self.journal.hold(answer.reason)
         if answer.retry_s is not None:
             self._box.look_in(answer.retry_s)
 
-    async def _boot_now(self, beginning: Beginning) -> None:
-        await self._bury_leftovers()
+    async def boot(self, beginning: Beginning) -> None:
+        """Start the child that brings a session up; only with none of our own."""
+        await self._former.bury_leftovers()
         self.phase = Phase.BOOTING
         self._boot.begin(beginning)
-
-    async def _bury_leftovers(self) -> None:
-        """Settle sessions that ended while the ledger took no writes; only with none of our own.
-
-        Until then their messages are nobody's, and a second row would be a second session.
-        """
-        for row in await self._journal.open_sessions():
-            await endings.bury(row, self._journal, self._s)
 
     async def _cancel_boot(self) -> None:
         """Take a boot back. One that is ready already is ended like a live session."""
@@ -254,52 +246,45 @@ class Lane:
             self.phase = Phase.ASLEEP
         for report in [r for r in self._box.reports if isinstance(r, Booted)]:
             self._box.reports.remove(report)
-            await self._s.launcher.end(report.session, "boot:cancelled")
+            await self.services.launcher.end(report.session, "boot:cancelled")
 
     async def _adopt(self) -> None:
-        await self._bury_older()
-        row = self._adoptee
+        await self._former.bury_older()
+        row = self._former.newest
         if row is None:
             self.phase = Phase.ASLEEP
             return
         try:
-            spec = self._s.catalog.get(self.identity.runtime)
-            session = await self._s.launcher.adopt(row, spec) if row.socket else None
+            session = await self._former.find()
         except IapeerError as error:
             self._tell(error)
-            await self._journal.hold(HoldReason.BUSY)
+            await self.journal.hold(HoldReason.BUSY)
             self._box.look_in(ADOPT_RETRY_S)
             return
         if session is None:
-            self._adoptee, self.phase = None, Phase.ASLEEP
-            await endings.bury(row, self._journal, self._s)
-            if self._wakers:
-                await self._boot_now(await self._waking.wish())
+            self.phase = Phase.ASLEEP
+            await self._former.bury_newest()
+            if self.wakers:
+                await self.boot(await self.waking.wish())
         else:
-            self._s.log("adopt", identity=self.identity.address, session=session.id)
+            self.services.log("adopt", identity=self.identity.address, session=session.id)
             if session.mode == "fresh" and not row.heard:
-                session.preface = self._waking.preface()
+                session.preface = self.waking.preface()
             await self._go_live(session)
-            self._adoptee = None
-            self._wakers.woke()
+            self._former.newest = None
+            self.wakers.woke()
         self._box.work = True
-
-    async def _bury_older(self) -> None:
-        """Settle rows that were left behind by a session before the newest."""
-        while self._older:
-            await endings.bury(self._older[0], self._journal, self._s, is_newest=False)
-            del self._older[0]
 
     async def _go_live(self, session: Session) -> None:
         """Watch the session's life and record, and begin to deliver."""
         if isinstance(session, TmuxSession):
             try:
-                await watch(session, self._s, self._box.report)
+                await watch(session, self.services, self._box.report)
             except StorageError:
                 await session.release()
                 raise
         self.session, self.phase = session, Phase.LIVE
-        self._s.by_session[session.id] = self
+        self.services.by_session[session.id] = self
         self._deliverer.forget()
         self._box.work = True
 
@@ -313,12 +298,12 @@ class Lane:
                 await self._on_booted(session)
             case BootFailed(error):
                 self.phase = Phase.ASLEEP
-                self._s.log("wake", **self._names(), mode="fail", reason=error.message)
-                self._waking.conversation.lose(self._boot.beginning.native_id)
+                self.services.log("wake", **self._names(), mode="fail", reason=error.message)
+                self.waking.conversation.lose(self._boot.beginning.native_id)
                 if not self._boot.beginning.native_id:
                     # A conversation that is gone is no fault of the program: the next is fresh.
-                    await self._journal.fault("boot", error.message)
-                self._wakers.failed(error)
+                    await self.journal.fault("boot", error.message)
+                self.wakers.failed(error)
             case Died(session_id):
                 await self._on_death(session_id)
             case Observed():
@@ -330,7 +315,7 @@ class Lane:
         cause = begun.start.cause
         if begun.native_id and session.mode == "fresh":
             cause = f"{cause.removesuffix('-resume')}-no-resume"
-        self._s.log(
+        self.services.log(
             "wake",
             **self._names(),
             mode=session.mode,
@@ -338,9 +323,9 @@ class Lane:
             ref=begun.native_id,
             session=session.id,
         )
-        await self._waking.conversation.began(fresh=session.mode == "fresh", topic=begun.topic)
+        await self.waking.conversation.began(fresh=session.mode == "fresh", topic=begun.topic)
         await self._go_live(session)
-        self._wakers.woke()
+        self.wakers.woke()
 
     async def _on_observed(self, observed: Observed) -> None:
         """Take evidence; a hook is ahead of the record, which tells where the last turn ended."""
@@ -352,103 +337,28 @@ class Lane:
         if isinstance(session, TmuxSession) and session.id == observed.session_id:
             for fact in observed.facts:
                 if fact.kind == "compacted":
-                    self._controls.compacted()
-                await follow(session, fact, self._journal, self._s, self._box.report)
+                    self.controls.compacted()
+                await follow(session, fact, self.journal, self.services, self._box.report)
 
     async def _on_control(self, control: Control) -> None:
         match control:
-            case Order(verb, done):
-                try:
-                    await self._obey(verb, done)
-                except Exception as error:
-                    if not done.done():
-                        done.set_exception(error)
-                    if not isinstance(error, IapeerError):
-                        raise
+            case Order():
+                await self._orders.carry_out(control)
             case Attached(session):
                 await self._on_attached(session)
             case Detached(session_id):
                 if self.session is not None and self.session.id == session_id:
-                    await self._end("stream closed")
+                    await self.end("stream closed")
         self._box.work = True
-
-    async def _obey(self, verb: Verb, done: asyncio.Future[str]) -> None:
-        match verb:
-            case Verb.WAKE:
-                await self._on_wake(done)
-            case Verb.STOP:
-                await self._journal.mark_stopped()
-                self.stopped = True
-                action = "stopped"
-                await self._waking.conversation.park()
-                await self._end("stopped")
-                await self._journal.hold(HoldReason.STOPPED)
-                done.set_result(action)
-            case Verb.START:
-                await self._journal.clear_stopped()
-                self.stopped = self.broken = False
-                done.set_result("started")
-            case Verb.END:
-                await self._end("removed")
-                done.set_result("ended")
-            case Verb.INTERRUPT:
-                done.set_result(await self._controls.interrupt(self.session))
-            case Verb.COMPACT:
-                await self._on_compact(done)
-
-    async def _on_wake(self, done: asyncio.Future[str]) -> None:
-        """Answer when the session is up; a person who asks is not made to wait for a back-off."""
-        if self.stopped:
-            raise SendRefused(
-                f'"{self.identity.personality}" ({self.identity.runtime}) is stopped',
-                hint=f"iapeer start {self.identity.personality}",
-                code="stopped",
-            )
-        if self.phase == Phase.LIVE:
-            done.set_result("live")
-            return
-        if self._s.catalog.get(self.identity.runtime).kind == "service":
-            raise LaunchFailed(
-                f"{self.identity.address} connects by itself; there is no screen to attach to",
-                code="no_screen",
-            )
-        if self.phase == Phase.ASLEEP:
-            await self._boot_now(await self._waking.wish())
-        self._wakers.add(done)
-
-    async def _on_compact(self, done: asyncio.Future[str]) -> None:
-        """Compact a live session, or one that was parked: that one is gone on with first."""
-        if self.session is not None:
-            await self._controls.ask_compact(self.session, done)
-            return
-        beginning = await self._waking.wish()
-        if self.stopped or self.phase != Phase.ASLEEP or not beginning.native_id:
-            raise ControlRefused(
-                f"{self.identity.address} has nothing to compact", code="nothing_to_compact"
-            )
-        woken: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-        woken.add_done_callback(lambda _: self._compact_woken(woken, done))
-        await self._boot_now(beginning)
-        self._wakers.add(woken)
-
-    def _compact_woken(self, woken: asyncio.Future[str], done: asyncio.Future[str]) -> None:
-        """The parked session is up, or will not come up."""
-        if done.done():
-            return
-        failed = woken.exception() if not woken.cancelled() else None
-        if failed is not None:
-            done.set_exception(failed)
-        else:
-            self.post(Order(Verb.COMPACT, done))
 
     async def _on_attached(self, session: InboxSession) -> None:
         if self.stopped or session.closed:
             session.end()
             return
-        if self.session is not None or self._adoptee is not None:
-            await self._end("replaced by a newer stream")
-        await self._bury_leftovers()
-        await self._journal.open_stream(session)
+        if self.session is not None or self._former.newest is not None:
+            await self.end("replaced by a newer stream")
+        await self._former.bury_leftovers()
+        await self.journal.open_stream(session)
         await self._go_live(session)
 
     async def _on_death(self, session_id: str) -> None:
@@ -467,17 +377,16 @@ class Lane:
             self._suspect = None
             return
         await self._leave(session, obituary.cause, obituary)
-        self._s.exits(obituary.log_fields(self.identity.address))
-        await self._journal.fault("death", obituary.describe())
+        self.services.exits(obituary.log_fields(self.identity.address))
+        await self.journal.fault("death", obituary.describe())
 
-    async def _end(self, cause: str) -> None:
+    async def end(self, cause: str) -> None:
         """End what runs or boots, deliberately."""
         await self._cancel_boot()
-        self._wakers.failed(LaunchFailed(f"{self.identity.address}: {cause}", code="stopped"))
-        await self._bury_older()
-        if self._adoptee is not None:
-            await endings.bury(self._adoptee, self._journal, self._s)
-            self._adoptee = None
+        self.wakers.failed(LaunchFailed(f"{self.identity.address}: {cause}", code="stopped"))
+        await self._former.bury_older()
+        if self._former.newest is not None:
+            await self._former.bury_newest()
             self.phase = Phase.ASLEEP
         if self.session is not None:
             await self._leave(self.session, cause, None)
@@ -490,11 +399,11 @@ class Lane:
         if isinstance(session, TmuxSession) and session.follower is not None:
             session.follower.read_new()
             await self._drain_evidence(session.id)
-        await endings.give_back(session, self._journal, cause, obituary)
-        await endings.clear(session, self._journal, self._s, cause)
+        await endings.give_back(session, self.journal, cause, obituary)
+        await endings.clear(session, self.journal, self.services, cause)
         self.session, self.phase, self._suspect = None, Phase.ASLEEP, None
-        self._controls.over(cause)
-        self._s.log("end", **self._names(), session=session.id, cause=cause)
+        self.controls.over(cause)
+        self.services.log("end", **self._names(), session=session.id, cause=cause)
 
     async def _drain_evidence(self, session_id: str) -> None:
         mine = self._box.take_observed(session_id)
@@ -514,4 +423,4 @@ class Lane:
         }
 
     def _tell(self, error: Exception) -> None:
-        tell(self._s.log, self.identity, error)
+        tell(self.services.log, self.identity, error)

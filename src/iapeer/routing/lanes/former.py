@@ -1,0 +1,63 @@
+"""Sessions that the ledger says live, from before this lane ran: taken over, or settled and buried.
+
+Only the newest of an identity can be gone on with; an older one is a row that a crash left behind.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from iapeer.sessions.model import TmuxSession
+from iapeer.storage.ledger.rows import SessionRow
+
+from . import endings
+from .journal import Journal
+
+if TYPE_CHECKING:
+    from .services import LaneServices
+
+
+class Former:
+    """What an identity's earlier daemons left to it; `newest` is still to be looked at."""
+
+    def __init__(self, journal: Journal, services: LaneServices) -> None:
+        self._journal = journal
+        self._s = services
+        self.newest: SessionRow | None = None
+        self._older: list[SessionRow] = []
+
+    def add(self, row: SessionRow) -> None:
+        """Add one, oldest first."""
+        if self.newest is not None:
+            self._older.append(self.newest)
+        self.newest = row
+
+    async def find(self) -> TmuxSession | None:
+        """Return the newest if it lives, None when it is provably gone.
+
+        Raises IapeerError when it can't be known.
+        """
+        row = self.newest
+        if row is None or not row.socket:
+            return None
+        return await self._s.launcher.adopt(row, self._s.catalog.get(row.runtime))
+
+    async def bury_newest(self) -> None:
+        """Settle the newest, which is gone or is to be ended; harmless without one."""
+        row, self.newest = self.newest, None
+        if row is not None:
+            await endings.bury(row, self._journal, self._s)
+
+    async def bury_older(self) -> None:
+        """Settle the rows before the newest."""
+        while self._older:
+            await endings.bury(self._older[0], self._journal, self._s, is_newest=False)
+            del self._older[0]
+
+    async def bury_leftovers(self) -> None:
+        """Settle sessions that ended while the ledger took no writes; only with none of our own.
+
+        Until then their messages are nobody's, and a second row would be a second session.
+        """
+        for row in await self._journal.open_sessions():
+            await endings.bury(row, self._journal, self._s)
