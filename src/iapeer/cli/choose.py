@@ -28,7 +28,7 @@ def choose(catalog: Catalog, cwd: Path, asked: str | None) -> RuntimeSpec:
         if not is_installed(spec):
             raise RuntimeUnknown(
                 f"runtime {asked!r} is not installed: no program {spec.launch.argv[0]!r} on PATH",
-                hint="install it, or choose another one with --runtime",
+                hint="install it, or choose another runtime",
             )
         return spec
     for runtime in discover_runtimes(cwd):

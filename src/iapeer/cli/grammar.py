@@ -85,11 +85,11 @@ def parse(verb: Verb, tokens: Sequence[str]) -> Call | None:
     return Call(verb, given)
 
 
-def find(name: str) -> Verb:
-    """Return a verb. Raises UsageError with the nearest name there is."""
+def find(name: str, also: Iterable[str] = ()) -> Verb:
+    """Return a verb. Raises UsageError with the nearest name there is, `also` counted in."""
     verb = BY_NAME.get(name)
     if verb is None:
-        hint = _nearest(name, BY_NAME)
+        hint = _nearest(name, [*BY_NAME, *also])
         raise UsageError(f"unknown verb {name!r}", hint=hint)
     return verb
 

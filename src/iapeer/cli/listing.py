@@ -35,6 +35,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     runtimes: tuple[str, ...]
     statuses: dict[str, str]
     undelivered: int = 0
+    last_active_runtime: str | None = None
 
     def status(self, runtime: str) -> str:
         """Return what that runtime is doing."""
@@ -42,9 +43,11 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
 
     def to_json(self) -> dict[str, Any]:
         """Return the peer in the contract's shape, plus our additive keys."""
+        last = self.last_active_runtime
         return {
             "personality": self.personality,
             "default_runtime": self.default_runtime,
+            **({"last_active_runtime": last} if last else {}),
             "intelligence": self.intelligence,
             "description": self.description,
             "cwd": self.cwd,
@@ -127,7 +130,10 @@ def _registered() -> list[Row]:
 def _line(row: Row) -> str:
     states = "  ".join(f"{_glyph(row, runtime)} {runtime}" for runtime in row.runtimes)
     waiting = f"  waiting:{row.undelivered}" if row.undelivered else ""
-    return f"{row.personality}  [{row.default_runtime}]  {row.intelligence}  {states}{waiting}"
+    last = f" last-active:{row.last_active_runtime}" if row.last_active_runtime else ""
+    return (
+        f"{row.personality}  [{row.default_runtime}]  {row.intelligence}  {states}{last}{waiting}"
+    )
 
 
 def _cells(row: Row) -> tuple[str, ...]:

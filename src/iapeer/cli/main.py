@@ -79,7 +79,7 @@ def _run(tokens: list[str]) -> int:
 
 
 def _no_verb(tokens: list[str]) -> int:
-    """Answer a line that does not begin with a verb: help is still help, the rest is unknown."""
+    """Answer a line that does not begin with a verb: a runtime is launched, help is still help."""
     from . import grammar
     from .verbs import BY_NAME
 
@@ -88,8 +88,21 @@ def _no_verb(tokens: list[str]) -> int:
         named = [BY_NAME[token] for token in options if token in BY_NAME]
         output.say(grammar.explain(named[0]) if named else grammar.overview())
         return 0
-    grammar.find(tokens[0])  # raises
+    runtimes = _runtimes()
+    if tokens[0] in runtimes:
+        tokens.insert(0, "launch")  # in the caller's list: errors are told of that verb
+        return _run(tokens)
+    grammar.find(tokens[0], runtimes)  # raises
     return 2
+
+
+def _runtimes() -> tuple[str, ...]:
+    """Return the ids of all runtimes: only a known one is launched, never a mistyped verb."""
+    from iapeer.runtimes.catalog import Catalog
+
+    from .context import load_settings
+
+    return Catalog.load(load_settings().runtimes_dir).ids()
 
 
 def _handler(verb: Verb) -> Callable[[Call], int]:

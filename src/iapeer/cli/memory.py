@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
 from pathlib import Path
 
 import msgspec
 
 from iapeer.core.errors import RegistryError, UsageError
-from iapeer.core.profile import RegistryRecord
 from iapeer.core.settings import Settings
 from iapeer.registry.index import Registry
 from iapeer.registry.memory.care import Care, Cared, lifecycle_log
@@ -21,7 +19,7 @@ from iapeer.registry.memory.trust import codex_config
 from iapeer.storage.paths import Paths
 
 from . import output
-from .context import is_sandbox, load_settings
+from .context import is_sandbox, load_settings, named_records
 from .grammar import Call
 
 
@@ -33,7 +31,7 @@ def native_memory(call: Call) -> int:
     paths = Paths(load_settings().root)
     done = [
         turned
-        for record in _records(call, paths)
+        for record in named_records(call)
         for turned in turn(paths, record, on=action == "on")
     ]
     if call.has("json"):
@@ -56,7 +54,7 @@ def memory(call: Call) -> int:
         output.say("memory: none, nothing to repair")
         return 0
     care, failed, shown = make_care(settings), False, []
-    for record in _records(call, paths):
+    for record in named_records(call):
         cared = care.born(record, record.runtimes)
         failed = failed or bool(cared.warnings)
         shown.append({"personality": record.personality, **msgspec.to_builtins(cared)})
@@ -107,15 +105,6 @@ def warn(cared: Cared) -> None:
     """Say loudly what could not be done."""
     for warning in cared.warnings:
         output.warn(f"warning: {warning}")
-
-
-def _records(call: Call, paths: Paths) -> Iterable[RegistryRecord]:
-    """Return the peers a verb is about. Raises UsageError unless exactly one way names them."""
-    if call.has("peer") == call.has("all"):
-        raise UsageError("needs either --peer or --all")
-    snapshot = Registry(paths, sandbox=is_sandbox()).snapshot()
-    name = call.get("peer")
-    return list(snapshot) if name is None else [snapshot.require(name)]
 
 
 def _told(turned: Turned) -> str:

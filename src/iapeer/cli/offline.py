@@ -1,4 +1,4 @@
-"""`send` while no daemon runs: accepted here, delivered by the daemon that is started next."""
+"""While no daemon runs: `send` is accepted here, and a daemon is started for who needs one."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ def accept(body: dict[str, Any]) -> SendResult:
     return OfflineHouse(load_settings(), os.environ).send(sending)
 
 
-def start(down: DaemonDown) -> None:
-    """Start the daemon and say so; a message that is accepted stays accepted if that fails."""
+def start(down: DaemonDown, verb: str) -> None:
+    """Start the daemon and say so as `verb`; what it has done stays done if that fails."""
     from iapeer.host.ondemand import Started, start_daemon
 
     settings = load_settings()
@@ -42,13 +42,13 @@ def start(down: DaemonDown) -> None:
     try:
         started = start_daemon(settings, os.environ)
     except IapeerError as error:
-        output.warn(f"iapeer send: {down.message}, and it can't be started: {error.message}")
+        output.warn(f"iapeer {verb}: {down.message}, and it can't be started: {error.message}")
         output.warn(f"hint: {error.hint or _START}")
         return
     if started is Started.STARTED:
-        output.warn(f"iapeer send: {down.message}: started it")
+        output.warn(f"iapeer {verb}: {down.message}: started it")
     else:
-        output.warn(f"iapeer send: {down.message}: it is being started, see {_logs(settings)}")
+        output.warn(f"iapeer {verb}: {down.message}: it is being started, see {_logs(settings)}")
 
 
 def leave(down: DaemonDown) -> None:

@@ -10,6 +10,7 @@ import msgspec
 
 from iapeer.core import env
 from iapeer.core.errors import DaemonDown, IapeerError
+from iapeer.core.identity import Intelligence
 from iapeer.core.profile import Profile
 from iapeer.core.settings import Settings
 from iapeer.registry import admin
@@ -17,10 +18,10 @@ from iapeer.registry.index import Registry
 from iapeer.registry.memory.care import Cared
 from iapeer.registry.profiles import Birth, BirthSpec, checked_name, find_profile, full_path
 from iapeer.runtimes.catalog import Catalog
-from iapeer.storage.paths import Paths
+from iapeer.storage.paths import Paths, peer_dir
 
 from . import output, wire
-from .choose import choose
+from .choose import choose, is_installed
 from .context import is_sandbox, load_settings
 from .grammar import Call
 
@@ -145,6 +146,9 @@ def _wish(call: Call, settings: Settings, cwd: Path) -> _Wish:
             return _Wish(existing.default_runtime, stated, known)
         return _Wish(choose(catalog, cwd, asked).id, stated, known)
     spec = choose(catalog, cwd, asked)
+    if not is_installed(spec):
+        # Only a folder's own mark leads here: somebody used that program in it.
+        output.warn(f"warning: {spec.id} is not installed: no {spec.launch.argv[0]!r} on PATH")
     return _Wish(spec.id, stated or spec.intelligence, frozenset(catalog.ids()))
 
 
@@ -159,6 +163,7 @@ def _cared(settings: Settings, birth: Birth, before: Profile | None) -> Cared:
 
 def _born(birth: Birth, cared: Cared, *, as_json: bool) -> int:
     record = birth.record
+    doctrine = str(peer_dir(Path(record.cwd)) / admin.DOCTRINE_NAME)
     for warning in birth.warnings + cared.warnings:
         output.warn(f"warning: {warning}")
     if any(warning.startswith("MEMORY") for warning in cared.warnings):
@@ -172,6 +177,7 @@ def _born(birth: Birth, cared: Cared, *, as_json: bool) -> int:
             "description": record.description,
             "cwd": record.cwd,
             "created": birth.created,
+            "doctrine": doctrine,
         }
         if cared != Cared():
             shown["memory"] = list(cared.lines)
@@ -182,4 +188,6 @@ def _born(birth: Birth, cared: Cared, *, as_json: bool) -> int:
     output.say(f"{did} {record.personality} ({', '.join(record.runtimes)}) in {record.cwd}")
     for line in cared.lines:
         output.say(line)
+    if birth.created and record.intelligence is Intelligence.ARTIFICIAL:
+        output.say(f"tell it who it is: {doctrine}")
     return 0

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 FILE_MAX = 64_000
 """Bytes of a message file: 16,000 characters take at most four each in UTF-8."""
 
+INTERRUPT_TIMEOUT_S = 60.0
+"""Longest wait for a turn to be given up."""
+
 _DELIVERED = frozenset({"landed", "seen"})
 _LOST = frozenset({"failed", "expired"})
 
@@ -57,6 +60,8 @@ def send(call: Call) -> int:
     if sender is not None:
         body["from"] = sender
     _check_text(body)
+    if call.has("interrupt"):
+        _interrupt(body)
     try:
         answer = wire.ask("POST", "/api/v1/send", body, timeout_s=hot.SEND_TIMEOUT_S)
     except DaemonDown as down:
@@ -74,8 +79,31 @@ def _send_offline(call: Call, body: dict[str, Any], down: DaemonDown) -> int:
     if call.has("no-start"):
         offline.leave(down)
     else:
-        offline.start(down)
+        offline.start(down, call.verb.name)
     return 0
+
+
+def _interrupt(body: dict[str, Any]) -> None:
+    """End the running turn; the message then goes to the runtime that was in it.
+
+    One that is in none is no error. Raises CallerError in a session, DaemonDown, ControlRefused's
+    code for a runtime that can't be interrupted.
+    """
+    if os.environ.get(env.SESSION_TOKEN):
+        raise CallerError(
+            "a session may not interrupt another one",
+            hint="send without --interrupt: it is read when the turn allows it",
+            code="forbidden",
+        )
+    wanted = {"runtime": body["runtime"]} if "runtime" in body else {}
+    path = wire.peer_path(body["to"], "interrupt")
+    try:
+        answer = wire.ask("POST", path, wanted, timeout_s=INTERRUPT_TIMEOUT_S)
+    except IapeerError as error:
+        if error.code != "not_live":
+            raise
+        return
+    body["runtime"] = str(answer["identity"]).partition("-")[0]
 
 
 def plain(state: str, reason: str) -> str:

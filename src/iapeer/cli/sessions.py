@@ -1,16 +1,24 @@
-"""What a human does to sessions: attach, stop and start."""
+"""What a human does to sessions: attach, stop and start, interrupt and compact."""
 
 from __future__ import annotations
 
 import os
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 from iapeer.core import env
-from iapeer.core.errors import IapeerError, InvalidInput, TmuxError, UsageError
+from iapeer.core.errors import (
+    DaemonDown,
+    IapeerError,
+    InvalidInput,
+    RuntimeUnknown,
+    TmuxError,
+    UsageError,
+)
+from iapeer.core.settings import Settings
 
 from . import output, wire
 from .context import load_settings
@@ -26,6 +34,13 @@ DETACH_KEYS = "Ctrl-] d"
 HINT_MS = 5000
 """How long it is shown; the next key press ends it."""
 
+_REFUSED = {
+    "foreign_unit": "refused-foreign-launchd",
+    "service_managed": "refused-infra",
+    RuntimeUnknown.code: "refused-undeclared-runtime",
+}
+"""The contract's words for why a verb does nothing to a peer, by the daemon's code."""
+
 FIRST_WORD_S = 1.0
 NEXT_WORD_S = 10.0
 """When a wait is first mentioned, and how often again."""
@@ -34,16 +49,40 @@ NEXT_WORD_S = 10.0
 def attach(call: Call) -> int:
     """Wake the peer if it sleeps and become `tmux attach` on its session.
 
-    Returns only if that fails: the exit status is tmux's.
+    Returns only if that fails: the exit status is tmux's. With `--json` the peer is woken and
+    where to attach is printed.
     """
-    peer, runtime = call.need("peer"), call.get("runtime")
-    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+    peer = call.need("peer")
+    is_terminal = sys.stdin.isatty() and sys.stdout.isatty()
+    if not (is_terminal or call.has("json")):
         raise InvalidInput("attach needs a terminal", hint=f"send it a message: iapeer send {peer}")
-    settings = load_settings()
-    with _progress(f"waking {peer}"):
-        point = _post(peer, "wake", runtime, settings.boot_deadline_s + STOP_TIMEOUT_S)["attach"]
+    point = bring_up(call, "wake", peer)["attach"]
+    if call.has("json"):
+        output.emit(point)
+        return 0
     woke = "woke + " if point.get("woke") else ""
     output.warn(f"{woke}attaching {point['identity']}…")
+    return become_tmux(load_settings(), point)
+
+
+def bring_up(call: Call, verb: str, peer: str) -> dict[str, Any]:
+    """Have the daemon bring a session up and return its answer; a daemon is started if need be."""
+    settings = load_settings()
+    limit_s = settings.boot_deadline_s + STOP_TIMEOUT_S
+    runtime = call.get("runtime")
+    try:
+        with progress(f"waking {peer}"):
+            return post(peer, verb, runtime, limit_s)
+    except DaemonDown as down:
+        from . import offline
+
+        offline.start(down, call.verb.name)
+    with progress(f"waking {peer}"):
+        return post(peer, verb, runtime, limit_s)
+
+
+def become_tmux(settings: Settings, point: Mapping[str, Any]) -> int:
+    """Become `tmux attach`; returns only by raising TmuxError, when there is no tmux."""
     output.flush()
     environ = {key: value for key, value in os.environ.items() if key not in {"TMUX", "TMUX_PANE"}}
     # tmux switches to its own screen at once, and drops what a slow terminal has not read yet
@@ -62,12 +101,12 @@ def attach(call: Call) -> int:
 
 def stop(call: Call) -> int:
     """End sessions and refuse further messages."""
-    return _for_each(call, "stop")
+    return for_each(call, "stop")
 
 
 def start(call: Call) -> int:
     """Allow messages again."""
-    return _for_each(call, "start")
+    return for_each(call, "start")
 
 
 def interrupt(call: Call) -> int:
@@ -84,8 +123,8 @@ def compact(call: Call) -> int:
 
 def _control(call: Call, verb: str, timeout_s: float) -> int:
     peer = call.need("peer")
-    with _progress(f"waiting for {peer}"):
-        answer = _post(peer, verb, call.get("runtime"), timeout_s)
+    with progress(f"waiting for {peer}"):
+        answer = post(peer, verb, call.get("runtime"), timeout_s)
     runtime = answer["identity"].split("-", 1)[0]
     if call.has("json"):
         output.emit({"personality": peer, "runtime": runtime, "action": verb, **_extra(answer)})
@@ -99,7 +138,7 @@ def _extra(answer: dict[str, Any]) -> dict[str, Any]:
     return {"resumed": answer["resumed"]} if "resumed" in answer else {}
 
 
-def _for_each(call: Call, verb: str) -> int:
+def for_each(call: Call, verb: str) -> int:
     """Do the verb to the named peer or to all; a peer that fails does not spare the others.
 
     Returns 1 when one failed.
@@ -111,7 +150,7 @@ def _for_each(call: Call, verb: str) -> int:
     failed = False
     for name in names:
         try:
-            answer = _post(name, verb, call.get("runtime"), STOP_TIMEOUT_S)
+            answer = post(name, verb, call.get("runtime"), STOP_TIMEOUT_S)
         except IapeerError as error:
             if not call.has("all"):
                 raise
@@ -133,13 +172,21 @@ def _for_each(call: Call, verb: str) -> int:
     return 1 if failed else 0
 
 
-def _post(peer: str, verb: str, runtime: str | None, timeout_s: float) -> dict[str, Any]:
+def post(peer: str, verb: str, runtime: str | None, timeout_s: float) -> dict[str, Any]:
+    """Ask the daemon for a verb on a peer; a refusal that other programs look for says its word."""
     body = {} if runtime is None else {"runtime": runtime}
-    return wire.ask("POST", wire.peer_path(peer, verb), body, timeout_s=timeout_s)
+    try:
+        return wire.ask("POST", wire.peer_path(peer, verb), body, timeout_s=timeout_s)
+    except IapeerError as error:
+        word = _REFUSED.get(error.code)
+        if word is None:
+            raise
+        message = f"{word}: {error.message}"
+        raise IapeerError(message, hint=error.hint, code=error.code) from None
 
 
 @contextmanager
-def _progress(doing: str) -> Iterator[None]:
+def progress(doing: str) -> Iterator[None]:
     """Say on stderr what is being waited for, if it takes longer than a moment."""
     done = threading.Event()
 

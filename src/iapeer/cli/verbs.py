@@ -65,6 +65,7 @@ class Verb:
 
 _PEER = Argument("peer", "name of the peer")
 _RUNTIME = Argument("runtime", "only this runtime of the peer", is_required=False)
+_RUNTIME_DEFAULT = Argument("runtime", "which one; default: the peer's own", is_required=False)
 _JSON = Option("json", "print JSON")
 
 VERBS: tuple[Verb, ...] = (
@@ -86,6 +87,7 @@ VERBS: tuple[Verb, ...] = (
                 "attachment", "path of a file to point at; repeatable", "path", is_repeatable=True
             ),
             Option("key", "idempotency key: the same key sends once in 24 hours", "key"),
+            Option("interrupt", "stop the turn the peer is in first; not for agents"),
             Option("no-start", "if no daemon runs, leave it so: the message waits"),
             _JSON,
         ),
@@ -147,6 +149,31 @@ VERBS: tuple[Verb, ...] = (
         options=(Option("force", "also when it is live"), _JSON),
         notes="Asks nothing. Undelivered messages to the peer fail and their senders are told.",
         examples=("iapeer remove bob", "iapeer remove bob --force"),
+    ),
+    Verb(
+        "add-runtime",
+        purpose="Let peers run on one more agent program; their default stays.",
+        handler="runtimes:add_runtime",
+        arguments=(Argument("runtime", "id of the runtime"),),
+        options=(
+            Option("peer", "this peer", "name"),
+            Option("all", "every agent that is registered"),
+            _JSON,
+        ),
+        examples=("iapeer add-runtime codex --peer bob", "iapeer add-runtime codex --all"),
+    ),
+    Verb(
+        "default-runtime",
+        purpose="Let peers answer on another one of their runtimes.",
+        handler="runtimes:default_runtime",
+        arguments=(Argument("runtime", "id of a runtime that they declare"),),
+        options=(
+            Option("peer", "this peer", "name"),
+            Option("all", "every agent that is registered"),
+            _JSON,
+        ),
+        notes="A live session goes on; messages that name no runtime go to a live one first.",
+        examples=("iapeer default-runtime codex --peer bob", "iapeer default-runtime claude --all"),
     ),
     Verb(
         "rename",
@@ -232,9 +259,70 @@ VERBS: tuple[Verb, ...] = (
         "attach",
         purpose="Open a peer's terminal; wakes the peer if it sleeps.",
         handler="sessions:attach",
-        arguments=(_PEER, _RUNTIME),
-        notes="Leave with Ctrl-] d; the peer goes on.",
+        arguments=(_PEER, Argument("runtime", "on this runtime of it", is_required=False)),
+        options=(Option("json", "only wake it, and print where to attach"),),
+        notes=(
+            "Leave with Ctrl-] d; the peer goes on. The wheel scrolls back, q ends that. Without\n"
+            "a runtime: the live one, else the one used last, else the default one."
+        ),
         examples=("iapeer attach bob", "iapeer attach bob codex"),
+    ),
+    Verb(
+        "launch",
+        purpose="Begin a fresh session of this folder's peer; iapeer <runtime> is short for it.",
+        handler="presence:launch",
+        arguments=(Argument("runtime", "id of a runtime that the peer declares"),),
+        options=(Option("json", "don't attach, print where to"),),
+        notes=(
+            "On a terminal it attaches as well; leave with Ctrl-] d. A session that is live\n"
+            "already is not ended: iapeer new does that."
+        ),
+        examples=("iapeer claude", "iapeer launch claude --json"),
+    ),
+    Verb(
+        "new",
+        purpose="End a peer's session and bring a fresh one up.",
+        handler="presence:new",
+        arguments=(_PEER, _RUNTIME_DEFAULT),
+        options=(_JSON,),
+        notes="Exit status 0 means that the fresh one is ready. A stopped peer is started by it.",
+        examples=("iapeer new bob", "iapeer new bob codex --json"),
+    ),
+    Verb(
+        "refresh",
+        purpose="Let a peer's next session begin afresh; the present one is not ended.",
+        handler="presence:refresh",
+        arguments=(Argument("peer", "name of the peer", is_required=False), _RUNTIME),
+        options=(Option("all", "every registered peer"), _JSON),
+        notes="For a change of its doctrine or tools that should count once it is asleep.",
+        examples=("iapeer refresh bob", "iapeer refresh --all"),
+    ),
+    Verb(
+        "live-runtime",
+        purpose="Print the runtime that a peer is live on; exit status 1 if it is on none.",
+        handler="presence:live_runtime",
+        arguments=(_PEER,),
+        options=(_JSON,),
+        examples=("iapeer live-runtime bob", "iapeer live-runtime bob --json"),
+    ),
+    Verb(
+        "self-done",
+        purpose="For an agent: say that the task of this session is finished.",
+        handler="presence:self_done",
+        options=(_JSON,),
+        notes=(
+            'Ends the session of a peer with wake_policy "ephemeral" once it is quiet, and lets\n'
+            "its next task begin. Wakes nobody. Works while no daemon runs, too."
+        ),
+        examples=("iapeer self-done", "iapeer self-done --json"),
+    ),
+    Verb(
+        "self-fresh",
+        purpose="For an agent: end this session and begin a fresh one.",
+        handler="presence:self_fresh",
+        options=(_JSON,),
+        notes="What the session knows and has not written down is lost.",
+        examples=("iapeer self-fresh", "iapeer self-fresh --json"),
     ),
     Verb(
         "stop",
@@ -321,6 +409,29 @@ VERBS: tuple[Verb, ...] = (
         examples=("iapeer trace k3vq7m2xd4ta", "iapeer trace k3vq7m2xd4ta --json"),
     ),
     Verb(
+        "deaths",
+        purpose="List the sessions that died, newest first, and of what.",
+        handler="deaths:deaths",
+        arguments=(Argument("peer", "only of this peer", is_required=False),),
+        options=(Option("limit", "at most so many; default: 50", "number"), _JSON),
+        notes=(
+            "Ends that somebody asked for are no deaths. Each line: id of the death, when, who,\n"
+            "cause and how sure that is, and what speaks for it. Works while no daemon runs, too."
+        ),
+        examples=("iapeer deaths", "iapeer deaths bob --json"),
+    ),
+    Verb(
+        "postmortem",
+        purpose="Tell the story of one death: what ran, its last words, the cause, what to do.",
+        handler="deaths:postmortem",
+        arguments=(
+            Argument("peer-or-death", "a peer, for its newest death, or the id of a death"),
+        ),
+        options=(_JSON,),
+        notes="The ids: iapeer deaths. Shows no message and no secret.",
+        examples=("iapeer postmortem bob", "iapeer postmortem 3f2a9c1d --json"),
+    ),
+    Verb(
         "daemon",
         purpose="Run the router of this root in the foreground.",
         handler="daemonctl:daemon",
@@ -330,6 +441,46 @@ VERBS: tuple[Verb, ...] = (
         ),
         notes="Says READY on stderr when it answers; SIGTERM or Ctrl-C ends it in order.",
         examples=("iapeer daemon", "iapeer daemon --port 0"),
+    ),
+    Verb(
+        "dev",
+        purpose="For developers: examine an agent CLI, or run the model simulator.",
+        handler="dev:dev",
+        arguments=(
+            Argument("action", "conformance or model-server"),
+            Argument("runtime", "conformance: which one to examine", is_required=False),
+        ),
+        options=(
+            Option("path", "look for the program in this folder first", "folder"),
+            Option(
+                "env",
+                "a variable for it, may hold {model_url}; repeatable",
+                "name=value",
+                is_repeatable=True,
+            ),
+            Option(
+                "home-file",
+                "a file for its HOME, likewise; repeatable",
+                "path=file",
+                is_repeatable=True,
+            ),
+            Option("timeout", "for all checks together, in seconds; default: 300", "number"),
+            Option("markdown", "print the table as Markdown"),
+            Option("port", "model-server: TCP port on 127.0.0.1; default: any free one", "number"),
+            Option("script", "model-server: TOML file of rules; default: always ok", "file"),
+            _JSON,
+        ),
+        notes=(
+            "conformance starts the program in a root and a HOME that are thrown away, with the\n"
+            "simulator for a model: no login, nothing of yours is touched. Exit status: 0 all\n"
+            "checks passed, 1 one failed, 69 the program is not there.\n"
+            "model-server prints its address and serves until SIGTERM or Ctrl-C."
+        ),
+        examples=(
+            "iapeer dev conformance claude",
+            "iapeer dev conformance mytool --env OPENAI_BASE_URL={model_url}/v1 --markdown",
+            "iapeer dev model-server --port 4000 --script rules.toml",
+        ),
     ),
     Verb(
         "status",

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
 import msgspec
 from starlette.datastructures import QueryParams
@@ -21,13 +21,13 @@ from starlette.types import ASGIApp
 
 from iapeer.core.draft import Draft
 from iapeer.core.errors import IapeerError, InvalidInput, Unauthorized
-from iapeer.core.ids import is_message_id
-from iapeer.core.names import is_valid_name, is_valid_runtime
 from iapeer.core.settings import Settings
 from iapeer.core.states import MessageState
 from iapeer.core.text import one_line
 from iapeer.daemon.answers import error_response, internal_error, json_response, log_call, log_crash
+from iapeer.daemon.asks import checked_id, checked_name, decode
 from iapeer.daemon.auth import Claim, Listener, Proof, check_operator, claim_of, prove
+from iapeer.daemon.fleet_routes import FleetRoutes
 from iapeer.daemon.inbox_stream import InboxStreams
 from iapeer.daemon.services import Services
 from iapeer.routing.ports import MessageQuery
@@ -43,7 +43,6 @@ BODIES_MAX = 50
 GREP_MAX = 200
 """Longest text to search for, in characters."""
 
-_Body = TypeVar("_Body")
 _Handler = Callable[[Request], Awaitable[Response | ASGIApp]]
 
 
@@ -57,24 +56,6 @@ class SendBody(msgspec.Struct, forbid_unknown_fields=True):
     attachments: tuple[Any, ...] = ()
     sender: str = msgspec.field(name="from", default="")
     key: str | None = None
-
-
-class RuntimeBody(msgspec.Struct, forbid_unknown_fields=True):
-    """Body of `stop`, `start` and `wake`; no runtime means all of them, or the default one."""
-
-    runtime: str | None = None
-
-
-class RemoveBody(msgspec.Struct, forbid_unknown_fields=True):
-    """Body of `remove`; `force` ends a running peer first."""
-
-    force: bool = False
-
-
-class RenameBody(msgspec.Struct, forbid_unknown_fields=True):
-    """Body of `rename`."""
-
-    to: str
 
 
 class LettersBody(msgspec.Struct, forbid_unknown_fields=True):
@@ -111,24 +92,19 @@ class Api:
 
     def routes(self) -> list[Route]:
         """Return one route per path, each with its one method."""
+        fleet = FleetRoutes(self._services)
         return [
+            *(self._route(*route) for route in fleet.routes()),
             self._route("GET", "/ping", self._ping),
             self._route("POST", "/send", self._send),
-            self._route("GET", "/peers", self._peers),
-            self._route("GET", "/status", self._status),
-            self._route("POST", "/peers/{peer}/stop", self._stop),
-            self._route("POST", "/peers/{peer}/start", self._start),
-            self._route("POST", "/peers/{peer}/wake", self._wake),
-            self._route("POST", "/peers/{peer}/interrupt", self._interrupt),
-            self._route("POST", "/peers/{peer}/compact", self._compact),
-            self._route("POST", "/peers/{peer}/remove", self._remove),
-            self._route("POST", "/peers/{peer}/rename", self._rename),
             self._route("GET", "/messages", self._messages),
             self._route("GET", "/messages/{id}", self._trace),
             self._route("GET", "/dead-letters", self._dead_letters),
             self._route("POST", "/dead-letters/redeliver", self._redeliver),
             self._route("POST", "/dead-letters/drop", self._drop),
             self._route("POST", "/hook/event", self._event),
+            self._route("POST", "/session/done", self._done),
+            self._route("POST", "/session/fresh", self._fresh),
             self._route("GET", "/inbox", self._inbox),
             self._route("POST", "/inbox/ack", self._ack),
         ]
@@ -158,7 +134,7 @@ class Api:
         return json_response({"ok": True, "version": self._services.version, "pid": os.getpid()})
 
     async def _send(self, request: Request) -> Response:
-        body = await _decode(request, SendBody)
+        body = await decode(request, SendBody)
         proof = await self._prove(request, body.sender)
         draft = Draft(
             to=body.to,
@@ -172,54 +148,6 @@ class Api:
         )
         return json_response(result.to_json())
 
-    async def _peers(self, request: Request) -> Response:
-        check_operator(request)
-        return json_response({"ok": True, "peers": await self._services.fleet.peers()})
-
-    async def _status(self, request: Request) -> Response:
-        check_operator(request)
-        return json_response({"ok": True, "status": await self._services.fleet.status()})
-
-    async def _stop(self, request: Request) -> Response:
-        peer, runtime = await _target(request)
-        return json_response(
-            {"ok": True, "actions": await self._services.fleet.stop(peer, runtime)}
-        )
-
-    async def _start(self, request: Request) -> Response:
-        peer, runtime = await _target(request)
-        return json_response(
-            {"ok": True, "actions": await self._services.fleet.start(peer, runtime)}
-        )
-
-    async def _wake(self, request: Request) -> Response:
-        peer, runtime = await _target(request)
-        return json_response({"ok": True, "attach": await self._services.fleet.wake(peer, runtime)})
-
-    async def _interrupt(self, request: Request) -> Response:
-        peer, runtime = await _target(request)
-        identity = await self._services.fleet.interrupt(peer, runtime)
-        return json_response({"ok": True, "identity": identity})
-
-    async def _compact(self, request: Request) -> Response:
-        peer, runtime = await _target(request)
-        identity, resumed = await self._services.fleet.compact(peer, runtime)
-        return json_response({"ok": True, "identity": identity, "resumed": resumed})
-
-    async def _remove(self, request: Request) -> Response:
-        check_operator(request)
-        peer = _peer(request)
-        body = await _decode(request, RemoveBody)
-        done = await self._services.fleet.remove(peer, force=body.force)
-        return json_response({"ok": True, "result": done})
-
-    async def _rename(self, request: Request) -> Response:
-        check_operator(request)
-        peer = _peer(request)
-        body = await _decode(request, RenameBody)
-        done = await self._services.fleet.rename(peer, _checked_name(body.to))
-        return json_response({"ok": True, "result": done})
-
     async def _messages(self, request: Request) -> Response:
         check_operator(request)
         found = await self._services.archive.messages(_query(request.query_params))
@@ -229,7 +157,7 @@ class Api:
         check_operator(request)
         given = request.query_params
         _check_keys(given, {"peer", "limit"})
-        peer = _checked_name(given["peer"]) if "peer" in given else None
+        peer = checked_name(given["peer"]) if "peer" in given else None
         found = await self._services.archive.dead_letters(peer, _limit(given, LIST_MAX, LIST_MAX))
         return json_response({"ok": True, "messages": found})
 
@@ -244,29 +172,45 @@ class Api:
 
     async def _trace(self, request: Request) -> Response:
         check_operator(request)
-        message_id = _checked_id(request.path_params["id"])
+        message_id = checked_id(request.path_params["id"])
         trace = await self._services.postman.trace(message_id)
         return json_response({"ok": True, "message": trace})
 
     async def _event(self, request: Request) -> Response:
+        session = await self._session(request)
+        event = await decode(request, dict[str, Any])
+        seen = await self._services.evidence.hook_event(session, event)
+        return json_response({"ok": True, "seen": seen})
+
+    async def _done(self, request: Request) -> Response:
+        answer = await self._services.own.done(await self._session(request))
+        return json_response({"ok": True, **msgspec.to_builtins(answer)})
+
+    async def _fresh(self, request: Request) -> Response:
+        answer = await self._services.own.fresh(await self._session(request))
+        return json_response({"ok": True, **msgspec.to_builtins(answer)})
+
+    async def _session(self, request: Request) -> str:
+        """Return the session that is calling: only its own token speaks for it.
+
+        Raises Unauthorized.
+        """
         claim = self._claim(request)
         session = await self._services.tokens.session_of(claim.token) if claim.token else None
         if session is None:
             raise Unauthorized(
-                "the hook needs the token of a live session",
-                hint="the hook runs in a session that iapeer started",
+                "this call needs the token of a live session",
+                hint="it is made in a session that iapeer started",
             )
         _call(request).proof = "token"
-        event = await _decode(request, dict[str, Any])
-        seen = await self._services.evidence.hook_event(session, event)
-        return json_response({"ok": True, "seen": seen})
+        return session
 
     async def _inbox(self, request: Request) -> ASGIApp:
         proof = await self._prove(request)
         return self._streams.stream(proof.caller)
 
     async def _ack(self, request: Request) -> Response:
-        body = await _decode(request, AckBody)
+        body = await decode(request, AckBody)
         proof = await self._prove(request, body.sender)
         acked = await self._services.inbox.ack(proof.caller, body.id)
         return json_response({"ok": True, "acked": acked})
@@ -307,33 +251,11 @@ def _entrance(request: Request) -> str:
     return "cli" if unix and request.headers.get(ENTRANCE_HEADER) == "cli" else "http"
 
 
-async def _target(request: Request) -> tuple[str, str | None]:
-    """Return the peer of the path and the runtime of the body, for the operator only."""
-    check_operator(request)
-    peer = _peer(request)
-    runtime = (await _decode(request, RuntimeBody)).runtime
-    if runtime is not None and not is_valid_runtime(runtime):
-        raise InvalidInput(f"invalid runtime {one_line(runtime, 80)!r}")
-    return peer, runtime
-
-
-def _peer(request: Request) -> str:
-    return _checked_name(request.path_params["peer"])
-
-
-def _checked_id(message_id: str) -> str:
-    if not is_message_id(message_id):
-        raise InvalidInput(
-            f"{one_line(message_id, 80)!r} is no message id", hint="send prints it: 12 of a-z, 2-7"
-        )
-    return message_id
-
-
 async def _letters(request: Request) -> tuple[str, ...]:
     """Return the ids of the body, for the operator only."""
     check_operator(request)
-    body = await _decode(request, LettersBody)
-    return tuple(_checked_id(message_id) for message_id in body.ids)
+    body = await decode(request, LettersBody)
+    return tuple(checked_id(message_id) for message_id in body.ids)
 
 
 def _query(given: QueryParams) -> MessageQuery:
@@ -349,7 +271,7 @@ def _query(given: QueryParams) -> MessageQuery:
             f"there is no state {one_line(state, 40)!r}", hint=f"states: {', '.join(MessageState)}"
         )
     return MessageQuery(
-        peer=_checked_name(given["peer"]) if "peer" in given else None,
+        peer=checked_name(given["peer"]) if "peer" in given else None,
         state=MessageState(state) if state is not None else None,
         grep=grep,
         limit=_limit(given, 50, BODIES_MAX if bodies else LIST_MAX),
@@ -368,27 +290,3 @@ def _check_keys(given: QueryParams, known: set[str]) -> None:
     for name in given:
         if name not in known:
             raise InvalidInput(f"there is no query parameter {one_line(name, 40)!r}")
-
-
-def _checked_name(name: str) -> str:
-    if not is_valid_name(name):
-        raise InvalidInput(
-            f"invalid personality {one_line(name, 80)!r}",
-            hint="a letter, then up to 31 of a-z, 0-9 and hyphen",
-        )
-    return name
-
-
-async def _decode(request: Request, kind: type[_Body]) -> _Body:
-    """Return the body as `kind`; no body is `{}`.
-
-    Raises InvalidInput.
-    """
-    raw = await request.body()
-    media = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if raw and media != "application/json":
-        raise InvalidInput("the body must be application/json", code="media_type")
-    try:
-        return msgspec.json.decode(raw or b"{}", type=kind)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise InvalidInput(f"bad request body: {one_line(str(error), 200)}") from None

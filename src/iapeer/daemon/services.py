@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
-from iapeer.routing.ports import Archive, Evidence, Fleet, Inbox, Postman, Tokens
+from iapeer.routing.ports import Archive, Evidence, Fleet, Inbox, OwnSession, Postman, Tokens
 
 
 class SessionTokens(Tokens, Protocol):
@@ -22,6 +22,7 @@ class Services:
     postman: Postman
     archive: Archive
     fleet: Fleet
+    own: OwnSession
     evidence: Evidence
     inbox: Inbox
     tokens: SessionTokens

@@ -9,6 +9,7 @@ import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 
@@ -16,6 +17,7 @@ from iapeer.core.errors import (
     IapeerError,
     InvalidInput,
     PeerExists,
+    PeerNotFound,
     ProfileError,
     StorageError,
 )
@@ -34,6 +36,8 @@ from iapeer.storage.atomic import ensure_private_dir, remove_file, write_bytes
 from iapeer.storage.jsonfile import MISSING, dump_json, read_json
 from iapeer.storage.locks import hold
 from iapeer.storage.paths import PROFILE_NAME, peer_dir, profile_path
+
+_T = TypeVar("_T")
 
 LOCK_TIMEOUT_S = 5.0
 """Longest wait for another writer of the same profile."""
@@ -79,6 +83,17 @@ def read_profile(cwd: Path) -> Profile:
         code = MISSING if error.code == MISSING else None
         raise ProfileError(error.message, hint=error.hint, code=code) from error
     return Profile.from_json(raw, str(path))
+
+
+def is_ephemeral(cwd: Path) -> bool:
+    """Whether each task of the peer that lives in `cwd` gets a session of its own.
+
+    A profile that can't be read says nothing of the kind.
+    """
+    try:
+        return read_profile(cwd).wake_policy == "ephemeral"
+    except ProfileError:
+        return False
 
 
 def find_profile(cwd: Path) -> Profile | None:
@@ -147,13 +162,41 @@ def ensure_profile(
         records[name] = project(profile, str(cwd), records.get(name))
         return profile, records[name]
 
-    try:
-        profile, record = registry.change(change)
-    except IapeerError:
-        for step in undo:
-            step()
-        raise
+    profile, record = _all_or_nothing(registry, change, undo)
     return Birth(profile, record, existing is None, _warnings(profile))
+
+
+def change_peer(
+    registry: Registry, personality: str, edit: Callable[[Profile], Profile]
+) -> RegistryRecord:
+    """Edit the profile of a registered peer; profile and index change together or not at all.
+
+    Raises PeerNotFound, ProfileError (also for a folder that another peer has moved into),
+    RegistryError, LockBusy, StorageError, and what `edit` raises.
+    """
+    registry.snapshot().require(personality)
+    undo: list[Callable[[], object]] = []
+
+    def change(records: dict[str, RegistryRecord]) -> RegistryRecord:
+        record = records.get(personality)
+        if record is None:
+            raise PeerNotFound(f"peer {personality!r} has just been removed")
+        cwd = Path(record.cwd)
+        read_profile(cwd)  # before the lock, whose folder would make a lost one anew
+        with _profile_lock(cwd):
+            old = read_profile(cwd)
+            if old.personality != personality:
+                raise ProfileError(
+                    f"{profile_path(cwd)} is of peer {old.personality!r}, not of {personality!r}",
+                    hint="iapeer verify shows what does not fit",
+                )
+            before = profile_path(cwd).read_bytes()
+            undo.append(lambda: _restore(profile_path(cwd), before))
+            profile = _write(cwd, edit(old))
+        records[personality] = project(profile, record.cwd, record)
+        return records[personality]
+
+    return _all_or_nothing(registry, change, undo)
 
 
 def discover_runtimes(cwd: Path) -> tuple[str, ...]:
@@ -279,6 +322,20 @@ def _write(cwd: Path, profile: Profile) -> Profile:
     if not path.exists() or read_json(path) != raw:
         write_bytes(path, dump_json(raw))
     return Profile.from_json(raw, str(path))
+
+
+def _all_or_nothing(
+    registry: Registry,
+    change: Callable[[dict[str, RegistryRecord]], _T],
+    undo: list[Callable[[], object]],
+) -> _T:
+    """Change the index; `undo`, which the change fills, takes a profile back that it wrote."""
+    try:
+        return registry.change(change)
+    except IapeerError:
+        for step in undo:
+            step()
+        raise
 
 
 def _restore(path: Path, before: bytes | None) -> None:

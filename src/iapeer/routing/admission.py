@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from sqlite3 import Connection
 
@@ -22,12 +23,15 @@ from iapeer.core.profile import RegistryRecord
 from iapeer.core.settings import Settings
 from iapeer.registry.caller import Caller
 from iapeer.registry.index import Registry
+from iapeer.registry.profiles import is_ephemeral
 from iapeer.registry.snapshot import FIX_HINT
+from iapeer.registry.units import Unit, unit_of
 from iapeer.runtimes.catalog import Catalog
 from iapeer.sessions.plan import program_path
 from iapeer.storage.ledger import marks, messages, queries, upkeep
 from iapeer.storage.ledger.rows import KeyRow, MessageRow, NewMessage
 
+from . import ownmarks
 from .clocktime import local_iso
 from .lanes.journal import STOPPED
 
@@ -44,6 +48,11 @@ class SendRequest:
     path: str
     key: str | None = None
     depth: int = 0
+
+    @cached_property
+    def arms(self) -> bool:
+        """Whether a message tells of the sender's task: it is an ephemeral worker."""
+        return is_ephemeral(Path(self.caller.record.cwd))
 
 
 @dataclass(frozen=True)
@@ -117,10 +126,13 @@ class Admission:
             if known is not None:
                 return Accepted(_same_message(conn, known, message), repeated=True)
         self._check_startable(identity, record)
+        self._check_drained(identity, record, live)
         self._check_taking(conn, message)
         self._guard(message)
         row = messages.accept(conn, message, now)
         messages.note_answer(conn, row)
+        if request.arms:
+            ownmarks.arm_sender(conn, message.sender_uid, request.caller.identity.runtime, now)
         if message.key is not None:
             upkeep.remember_key(
                 conn,
@@ -191,6 +203,20 @@ class Admission:
                 f"({spec.launch.argv[0]}) is not installed; message NOT delivered",
                 hint="install it, or mend the runtime's manifest",
                 code="binary_missing",
+            )
+
+    def _check_drained(
+        self, identity: Identity, record: RegistryRecord, live: Sequence[str]
+    ) -> None:
+        """Refuse tasks of an ephemeral worker whose sessions nobody here starts."""
+        if identity.runtime in live:
+            return
+        unit = unit_of(self._settings.units_dir, identity.personality)
+        if unit != Unit.NONE and is_ephemeral(Path(record.cwd)):
+            raise SendRefused(
+                f"{identity.address} is launchd-managed; message NOT delivered",
+                hint="an ephemeral worker has no unit file of its own",
+                code="service_managed",
             )
 
     def _check_taking(self, conn: Connection, message: NewMessage) -> None:

@@ -24,7 +24,7 @@ from iapeer.registry.admin import remove as remove_peer
 from iapeer.registry.memory.care import Care, Cared
 from iapeer.registry.rename import RenameRules
 from iapeer.registry.rename import rename as rename_peer
-from iapeer.storage.ledger import marks, messages, queries
+from iapeer.storage.ledger import marks, messages, queries, sessions
 from iapeer.storage.ledger.rows import MessageRow
 from iapeer.storage.paths import Paths
 
@@ -100,12 +100,40 @@ class FleetService:
         return lane.identity.address, not was_live
 
     async def wake(self, personality: str, runtime: str | None) -> AttachPoint:
-        """Bring a session up for a human. Raises LaunchFailed, SendRefused when stopped."""
+        """Bring a session up for a human; see `ports.Fleet`."""
+        record = self._record(personality)
+        name = self._runtime(record, runtime or await self._in_use(record))
+        point = await self._bring_up(self._lane(record, name), Verb.WAKE)
+        self._s.log("attach", identity=point.identity, woke=point.woke)
+        return point
+
+    async def launch(self, personality: str, runtime: str | None) -> AttachPoint:
+        """Start a fresh session unless one lives; see `ports.Fleet`."""
+        record = self._record(personality)
+        return await self._bring_up(self._lane(record, self._runtime(record, runtime)), Verb.LAUNCH)
+
+    async def new(self, personality: str, runtime: str | None) -> str:
+        """End what runs and start a fresh session; returns its identity when it is ready."""
         record = self._record(personality)
         lane = self._lane(record, self._runtime(record, runtime))
+        return (await self._bring_up(lane, Verb.NEW)).identity
+
+    async def refresh(self, personality: str, runtime: str | None) -> dict[str, str]:
+        """Make the next session a fresh one, of agent runtimes; returns runtime -> action."""
+        record = self._record(personality)
+        names = record.runtimes if runtime is None else (self._runtime(record, runtime),)
+        done = {}
+        for name in names:
+            is_agent = self._s.catalog.get(name).kind == "tui"
+            if is_agent:
+                await self._lane(record, name).waking.conversation.refresh()
+            done[name] = "refresh-armed" if is_agent else "skipped-non-agentic"
+        return done
+
+    async def _bring_up(self, lane: Lane, verb: Verb) -> AttachPoint:
         limit = self._s.settings.boot_deadline_s + ORDER_S
         try:
-            what = await asyncio.wait_for(lane.order(Verb.WAKE), limit)
+            what = await asyncio.wait_for(lane.order(verb), limit)
         except TimeoutError:
             raise LaunchFailed(
                 f"{lane.identity.address} did not come up within {limit:g} s", code="not_ready"
@@ -116,6 +144,14 @@ class FleetService:
             session=lane.identity.address,
             woke=what == "woke",
         )
+
+    async def _in_use(self, record: RegistryRecord) -> str | None:
+        """Return the runtime a person means who names none: what lives, else what lived last."""
+        live = [rt for rt in record.runtimes if self._lanes.phase((record.uid, rt)) == Phase.LIVE]
+        if live:
+            return record.default_runtime if record.default_runtime in live else live[0]
+        last = await self._s.ledger.read(lambda c: sessions.last_used(c, record.uid))
+        return last if last in record.runtimes else None
 
     async def remove(self, personality: str, *, force: bool) -> dict[str, Any]:
         """End, purge and unregister. Raises PeerLive without `force` while a session runs."""
@@ -189,6 +225,7 @@ class FleetService:
         unhealthy = unhealthy or self._s.ledger.unhealthy
         problems = [p.message for p in snapshot.problems]
         problems += [p.message for p in self._s.catalog.problems]
+        problems += self._s.budget.problems()
         if unhealthy is not None:
             problems.append(str(unhealthy))
         return {

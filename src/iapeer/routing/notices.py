@@ -10,12 +10,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from iapeer.core.errors import StorageError
 from iapeer.core.identity import CORE_ADDRESS, Identity, Intelligence, parse_identity
 from iapeer.core.ids import new_message_id
 from iapeer.core.text import one_line
+from iapeer.registry.profiles import is_ephemeral
 from iapeer.storage.ledger import messages, queries
 from iapeer.storage.ledger.rows import MessageRow, NewMessage
 
@@ -124,6 +126,12 @@ class Notices:
         record = sender and self._s.registry.snapshot(allow_stale=True).get(sender.personality)
         if sender is None or not record or record.uid != rows[0].sender_uid:
             self._s.log("notice-undeliverable", identity=address, reason=reason)
+            await self._write_all((), final)
+            return
+        if is_ephemeral(Path(record.cwd)):
+            # To a worker it would be a task of its own: it is the operator's to see.
+            ids = " ".join(row.id for row in rows)
+            self._s.log("notice-ephemeral", identity=address, to=recipient, id=ids, reason=reason)
             await self._write_all((), final)
             return
         quote = one_line(rows[0].body, QUOTE_CHARS)

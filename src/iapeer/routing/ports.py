@@ -125,6 +125,17 @@ class AttachPoint(msgspec.Struct, frozen=True, kw_only=True):
     woke: bool
 
 
+class SelfAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """What a session that said something about itself is told: who it is, and what it is.
+
+    `ephemeral` tells whether each of its tasks gets a session of its own; only then does "done" do
+    anything.
+    """
+
+    identity: str
+    ephemeral: bool
+
+
 class InboxMessage(msgspec.Struct, frozen=True, kw_only=True):
     """What an inbox stream carries; `dup` is `maybe` when it may have been shown before."""
 
@@ -176,7 +187,30 @@ class Fleet(Protocol):
         """
 
     async def wake(self, personality: str, runtime: str | None) -> AttachPoint:
-        """Bring one session up (or find it live) for a human. Raises LaunchFailed."""
+        """Bring one session up (or find it live) for a human.
+
+        Without a runtime: the live one, else the one that was used last, else the default. Raises
+        LaunchFailed, SendRefused when stopped, ControlRefused (`service_managed`).
+        """
+
+    async def new(self, personality: str, runtime: str | None) -> str:
+        """End what runs, start a fresh session and return its identity when it is ready.
+
+        A stopped peer is started. Raises LaunchFailed, ControlRefused (`service_managed`,
+        `foreign_unit`).
+        """
+
+    async def launch(self, personality: str, runtime: str | None) -> AttachPoint:
+        """Start a fresh session for a person in its folder; one that lives is left as it is.
+
+        Raises as `wake` does.
+        """
+
+    async def refresh(self, personality: str, runtime: str | None) -> dict[str, str]:
+        """Make the next session of agent runtimes a fresh one; returns runtime -> action.
+
+        Actions are `refresh-armed` and `skipped-non-agentic`.
+        """
 
     async def remove(self, personality: str, *, force: bool) -> dict[str, Any]:
         """End, purge and unregister a peer. Raises PeerLive without `force`."""
@@ -186,6 +220,22 @@ class Fleet(Protocol):
 
     async def status(self) -> dict[str, Any]:
         """Return counts and versions for `status`: pid, version, live, undelivered, problems."""
+
+
+class OwnSession(Protocol):
+    """What a session may say about itself, by its own id; an id that has ended is nobody's."""
+
+    async def done(self, session_id: str) -> SelfAnswer:
+        """Its task is finished: an ephemeral worker ends after its quiet window. Wakes nobody.
+
+        Raises Unauthorized for a session that has ended.
+        """
+
+    async def fresh(self, session_id: str) -> SelfAnswer:
+        """End it and start a fresh one on the peer's default runtime; answers before its end.
+
+        Raises Unauthorized for a session that has ended, ControlRefused (`service_managed`).
+        """
 
 
 class Archive(Protocol):

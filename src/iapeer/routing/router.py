@@ -73,11 +73,12 @@ class Router:
         self, caller: Caller, draft: Draft, *, path: str, key: str | None = None
     ) -> SendResult:
         """Accept `draft` and wait by the waiting rule; see `ports.Postman`."""
-        depth = self._lanes.depth((caller.record.uid, caller.identity.runtime))
+        depth = self._lanes.depth(_lane_of(caller))
         request = SendRequest(caller=caller, draft=draft, path=path, key=key, depth=depth)
         sending = _Sending(request, self._g.clock.monotonic())
         try:
-            result = await self._send(sending)
+            with self._lanes.calling(_lane_of(caller)):
+                result = await self._send(sending)
         except IapeerError as error:
             self._log_line(sending, error=error.message)
             raise
@@ -86,12 +87,15 @@ class Router:
 
     async def _send(self, sending: _Sending) -> SendResult:
         record = self._g.admission.recipient(sending.draft)
+        arms = sending.request.arms
         live = [rt for rt in record.runtimes if self._phase(record, rt) == Phase.LIVE]
         now = self._g.clock.now()
         accepted = await self._g.ledger.write(
             lambda c: self._g.admission.accept(c, sending.request, record, live, now)
         )
         row = accepted.row
+        if arms:
+            self._lanes.said_its_word(_lane_of(sending.request.caller))
         identity = Identity(row.runtime, row.personality)
         lane: Key = (row.to_uid, row.runtime)
         is_live = self._lanes.phase(lane) == Phase.LIVE
@@ -154,3 +158,7 @@ class Router:
         elapsed_s = self._g.clock.monotonic() - sending.began
         outcome = Outcome(sending.request, elapsed_s, result, error)
         self._log.append(delivery_line(self._g.clock.now(), outcome))
+
+
+def _lane_of(caller: Caller) -> Key:
+    return (caller.record.uid, caller.identity.runtime)

@@ -320,14 +320,22 @@ class House:
 
 @asynccontextmanager
 async def open_house(
-    *peers: str, misbehave: str = "", environ: dict[str, str] | None = None, **changes: Any
+    *peers: str,
+    misbehave: str = "",
+    environ: dict[str, str] | None = None,
+    before: Callable[[House], None] = lambda _: None,
+    **changes: Any,
 ) -> AsyncIterator[House]:
-    """Open a house with demo peers and the program `op`; everything in it ends with the block."""
+    """Open a house with demo peers and the program `op`; everything in it ends with the block.
+
+    `before` may change what the daemon will find.
+    """
     base = Path(tempfile.mkdtemp(prefix="iap", dir="/tmp"))
     house = House(base, changes, environ or {})
     try:
         house.create(*peers, misbehave=misbehave)
         house.create("op", runtime="api")
+        before(house)
         await house.start()
         yield house
     finally:

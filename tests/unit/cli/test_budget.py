@@ -70,6 +70,9 @@ def test_send_stays_within_the_hot_set(daemon: FakeDaemon, environ: dict[str, st
         ["status", "--json"],
         ["stop", "bob"],
         ["start", "bob"],
+        ["refresh", "bob"],
+        ["new", "bob"],
+        ["interrupt", "bob"],
         ["trace", "k3vq7m2xd4ta", "--json"],
         ["messages"],
         ["messages", "--json"],
@@ -88,7 +91,9 @@ def test_an_ordinary_verb_needs_no_event_loop_and_draws_nothing(
     daemon.on("GET", "/api/v1/messages?limit=50", {"ok": True, "messages": []})
     daemon.on("GET", "/api/v1/dead-letters?limit=1000", {"ok": True, "messages": []})
     daemon.on("POST", "/api/v1/dead-letters/drop", {"ok": True, "results": []})
-    for verb in ("stop", "start"):
+    for verb in ("new", "interrupt"):
+        daemon.on("POST", f"/api/v1/peers/bob/{verb}", {"ok": True, "identity": "demo-bob"})
+    for verb in ("stop", "start", "refresh"):
         daemon.on("POST", f"/api/v1/peers/bob/{verb}", {"ok": True, "actions": {}})
     modules = loaded(environ, *line)
     assert modules >= {"iapeer.client.hot"}

@@ -66,6 +66,8 @@ def test_every_example_of_the_help_is_understood(verb: Verb) -> None:
     for example in verb.examples:
         words = shlex.split(example.rpartition("| ")[2])
         assert words[0] == "iapeer"
+        if verb.name == "launch" and words[1] != "launch":
+            words.insert(1, "launch")  # the short form
         if not words[1].startswith("--"):
             assert words[1] == verb.name
             assert grammar.parse(verb, words[2:]) is not None
@@ -98,6 +100,12 @@ def test_an_unknown_verb_says_what_there_is(line: list[str], capsys: Out) -> Non
 def test_an_unknown_verb_lists_the_known_ones(capsys: Out) -> None:
     assert main.main(["qqq"]) == 2
     assert capsys.readouterr().err == (f"iapeer: unknown verb 'qqq'\nverbs: {' '.join(BY_NAME)}\n")
+
+
+@pytest.mark.requirement("cli:bare-runtime:typo")
+def test_a_mistyped_runtime_is_offered_too(capsys: Out) -> None:
+    assert main.main(["cluade"]) == 2
+    assert "unknown verb 'cluade'\nhint: did you mean claude?\n" in capsys.readouterr().err
 
 
 @pytest.mark.requirement("cli:version")

@@ -190,6 +190,7 @@ def test_birth_and_removal_tell_what_the_provider_did(
         f"native memory off: {cwd}/.codex/config.toml",
         f"codex trust entry: {cwd} in {config}",
         "memory provision: codex ok",
+        f"tell it who it is: {cwd}/.iapeer/IAPEER.md",
     ]
     assert run("create", "bob").out == f"already a peer: bob (codex) in {cwd}\n"
     shown = json.loads(run("init", str(cwd), "--runtime", "claude", "--json").out)

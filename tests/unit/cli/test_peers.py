@@ -47,14 +47,17 @@ def test_create_makes_folder_profile_and_record(run: Run, root: Path) -> None:
         "description": "Tests",
         "cwd": str(cwd),
         "created": True,
+        "doctrine": f"{cwd}/.iapeer/IAPEER.md",
     }
     assert profile(cwd)["personality"] == "bob"
 
 
-@pytest.mark.requirement("registry:create:again", "cli:create")
+@pytest.mark.requirement("registry:create:again", "cli:create", "cli:init:doctrine")
 def test_create_says_what_it_did_and_may_be_repeated(run: Run, root: Path) -> None:
     cwd = root / "peers" / "bob"
-    assert run("create", "bob", "--runtime", "demo").out == f"created peer bob (demo) in {cwd}\n"
+    assert run("create", "bob", "--runtime", "demo").out == (
+        f"created peer bob (demo) in {cwd}\ntell it who it is: {cwd}/.iapeer/IAPEER.md\n"
+    )
     before = profile_path(cwd).read_bytes()
     assert run("create", "bob").out == f"already a peer: bob (demo) in {cwd}\n"
     assert profile_path(cwd).read_bytes() == before
@@ -73,7 +76,9 @@ def test_create_takes_a_place_and_a_nature(run: Run, tmp_path: Path) -> None:
 
 @pytest.mark.requirement("names:intelligence:default")
 def test_a_program_peer_is_absent_by_its_runtime(run: Run, root: Path) -> None:
-    assert run("create", "ci-bot", "--runtime", "api").status == 0
+    done = run("create", "ci-bot", "--runtime", "api")
+    # A program reads no doctrine: nobody is asked to write one.
+    assert done.out == f"created peer ci-bot (api) in {root / 'peers' / 'ci-bot'}\n"
     assert profile(root / "peers" / "ci-bot")["intelligence"] == "absent"
 
 
@@ -146,7 +151,9 @@ def test_init_makes_this_folder_a_peer_named_after_it(run: Run, root: Path) -> N
     cwd.mkdir()
     done = run("init", "--runtime", "demo", cwd=cwd)
     assert (done.status, done.err) == (0, "")
-    assert done.out == f"created peer my-project (demo) in {cwd}\n"
+    assert done.out == (
+        f"created peer my-project (demo) in {cwd}\ntell it who it is: {cwd}/.iapeer/IAPEER.md\n"
+    )
     before = profile_path(cwd).read_bytes()
     assert run("init", str(cwd)).out == f"already a peer: my-project (demo) in {cwd}\n"
     assert profile_path(cwd).read_bytes() == before
@@ -161,6 +168,18 @@ def test_init_follows_the_marks_of_an_agent_in_the_folder(
     (cwd / ".codex").mkdir(parents=True)
     assert run("init", str(cwd), env={"PATH": str(program)}).status == 0
     assert profile(cwd)["default_runtime"] == "codex"
+
+
+@pytest.mark.requirement("profile:birth:discovery", "cli:init:runtime")
+def test_init_says_when_what_the_folder_was_used_with_is_not_installed(
+    run: Run, root: Path, program: Path
+) -> None:
+    cwd = root / "web"
+    (cwd / ".claude").mkdir(parents=True)
+    done = run("init", str(cwd), env={"PATH": str(program)})
+    assert done.status == 0
+    assert done.err == "warning: claude is not installed: no 'claude' on PATH\n"
+    assert profile(cwd)["default_runtime"] == "claude"
 
 
 @pytest.mark.requirement("profile:birth:again")

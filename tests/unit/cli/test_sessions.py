@@ -5,13 +5,16 @@ import os
 import shutil
 import subprocess
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from iapeer.cli import output, sessions
+from iapeer.sessions.tmux.config import config_text
+from iapeer.testing.daemon import wait_until
 from tests.unit.cli.terminal import Screen
 
 from .conftest import FakeDaemon, Run
@@ -86,6 +89,32 @@ def test_nobody_and_everybody_at_once_are_usage_and_nothing_is_done(
         f"iapeer {verb}: takes the name of a peer, or --all for every one\nusage: iapeer {verb} "
     )
     assert daemon.asked == []
+
+
+@pytest.mark.requirement("cli:control")
+def test_what_was_controlled_is_named(daemon: FakeDaemon, run: Run) -> None:
+    daemon.on("POST", "/api/v1/peers/bob/interrupt", {"ok": True, "identity": "claude-bob"})
+    assert run("interrupt", "bob").out == "interrupt → bob (claude)\n"
+    answer = {"ok": True, "identity": "codex-bob", "resumed": True}
+    daemon.on("POST", "/api/v1/peers/bob/compact", answer)
+    assert run("compact", "bob").out == "compact → bob (codex) after resume\n"
+    daemon.on("POST", "/api/v1/peers/bob/compact", {**answer, "resumed": False})
+    assert run("compact", "bob", "codex").out == "compact → bob (codex)\n"
+    assert json.loads(run("compact", "bob", "--json").out) == {
+        "personality": "bob",
+        "runtime": "codex",
+        "action": "compact",
+        "resumed": False,
+    }
+
+
+@pytest.mark.requirement("cli:control")
+@pytest.mark.parametrize("verb", ["interrupt", "compact"])
+def test_what_can_not_be_controlled_is_told(daemon: FakeDaemon, run: Run, verb: str) -> None:
+    message = "cannot control bob: nothing-to-compact"
+    daemon.refuse("POST", f"/api/v1/peers/bob/{verb}", 409, message, "look")
+    done = run(verb, "bob")
+    assert (done.status, done.out, done.err) == (1, "", f"iapeer {verb}: {message}\nhint: look\n")
 
 
 @pytest.mark.requirement("cli:stop:unknown")
@@ -239,7 +268,99 @@ def test_a_long_wait_is_talked_about(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sessions, "FIRST_WORD_S", 0.01)
     monkeypatch.setattr(sessions, "NEXT_WORD_S", 0.02)
     monkeypatch.setattr(output, "warn", listen)
-    with sessions._progress("waking bob"):
+    with sessions.progress("waking bob"):
         assert enough.wait(10)
     assert said[0] == "waking bob…"
     assert said[1].startswith("waking bob… (")
+
+
+# -- what a person sees and does there ------------------------------------------------------------
+
+WHEEL_UP, WHEEL_DOWN = b"\x1b[<64;10;10M", b"\x1b[<65;10;10M"
+"""One click of a wheel over the pane, as terminals report it (SGR)."""
+
+SCROLLING = "seq -f 'line %g of many' 300; exec sleep 600"
+"""A program that fills the scrollback."""
+TRACKING = (
+    r"printf '\033[?1049h\033[?1000h\033[?1006hready to scroll'; stty -echo -icanon; exec cat -v"
+)
+"""A full-screen program that wants the mouse itself."""
+
+
+class Attached:
+    """A real tmux server with the configuration of every session of ours, and a person at it."""
+
+    def __init__(self, socket: Path, environ: dict[str, str], daemon: FakeDaemon) -> None:
+        self._socket = socket
+        daemon.on("POST", "/api/v1/peers/bob/wake", attach_point(socket, woke=False))
+        self.screen = Screen(environ, "attach", "bob")
+
+    def ask(self, form: str) -> str:
+        line = ["tmux", "-S", str(self._socket), "display-message", "-p", "-t", "=demo-bob:", form]
+        return subprocess.run(
+            line, check=True, timeout=30, capture_output=True, encoding="utf-8"
+        ).stdout.strip()
+
+
+@pytest.fixture
+def attach(
+    root: Path, daemon: FakeDaemon, environ: dict[str, str]
+) -> Iterator[Callable[[str], Attached]]:
+    """Attach to a session that runs the given shell command; everything ends with the test."""
+    config, socket = root / "tmux.conf", root / "t.sock"
+    config.write_text(config_text({}), encoding="utf-8")
+    command = ["tmux", "-S", str(socket)]
+    made: list[Attached] = []
+
+    def go(program: str) -> Attached:
+        server = [*command, "-f", str(config), "new-session", "-d", "-s", "demo-bob", program]
+        subprocess.run(server, check=True, timeout=30)
+        made.append(Attached(socket, environ, daemon))
+        return made[0]
+
+    yield go
+    subprocess.run([*command, "kill-server"], check=True, timeout=30)
+    for attached in made:
+        attached.screen.end()
+
+
+@pytest.mark.requirement("cli:attach:screen")
+@pytest.mark.real_tmux
+def test_the_wheel_scrolls_back_and_q_leaves_that(attach: Callable[[str], Attached]) -> None:
+    bob = attach(SCROLLING)
+    bob.screen.wait_for("line 300 of many")
+    assert "line 200 of many" not in bob.screen.drawn
+    wait_until(lambda: _typed(bob, WHEEL_UP, "#{pane_in_mode}", "1"), reason="copy mode")
+    wait_until(lambda: _typed(bob, WHEEL_UP * 5, "#{e|>:#{scroll_position},100}", "1"))
+    bob.screen.wait_for("line 200 of many")
+    bob.screen.type(b"q")
+    wait_until(lambda: bob.ask("#{pane_in_mode}") == "0", reason="the end of copy mode")
+
+
+@pytest.mark.requirement("cli:attach:screen")
+@pytest.mark.real_tmux
+def test_the_wheel_down_to_the_end_leaves_it_too(attach: Callable[[str], Attached]) -> None:
+    bob = attach(SCROLLING)
+    bob.screen.wait_for("line 300 of many")
+    wait_until(lambda: _typed(bob, WHEEL_UP, "#{pane_in_mode}", "1"), reason="copy mode")
+    wait_until(lambda: _typed(bob, WHEEL_DOWN * 5, "#{pane_in_mode}", "0"), reason="the end")
+
+
+@pytest.mark.requirement("cli:attach:screen")
+@pytest.mark.real_tmux
+def test_a_program_that_wants_the_wheel_gets_it(attach: Callable[[str], Attached]) -> None:
+    bob = attach(TRACKING)
+    bob.screen.wait_for("ready to scroll")
+    wait_until(lambda: _typed(bob, WHEEL_UP, "#{mouse_any_flag}", "1"))
+    bob.screen.wait_for("^[[<64;10;10M")
+    assert bob.ask("#{pane_in_mode}") == "0"
+
+
+def _typed(bob: Attached, keys: bytes, form: str, wanted: str) -> bool:
+    """Press once and tell whether it is so; tmux loses keys right after it attached."""
+    bob.screen.type(keys)
+    deadline = time.monotonic() + 0.3
+    while time.monotonic() < deadline:
+        if bob.ask(form) == wanted:
+            return True
+    return False

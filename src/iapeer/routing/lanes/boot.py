@@ -14,7 +14,7 @@ from iapeer.core.states import HoldReason
 from iapeer.runtimes.spec import RuntimeSpec
 from iapeer.sessions.model import LaunchRequest
 
-from .letters import BootBegan, Booted, BootFailed, Report
+from .letters import BootBegan, Booted, BootFailed, BootPutOff, Report
 from .presence import Start
 from .waking import Beginning
 
@@ -60,12 +60,16 @@ class Boot:
             task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await task
+            self._s.budget.taken_back(self._identity.runtime, self._uid)
 
     async def _run(self, beginning: Beginning) -> None:
-        """Post exactly one of `Booted`, `BootFailed`, unless cancelled."""
+        """Post exactly one of `Booted`, `BootFailed`, `BootPutOff`, unless cancelled."""
         try:
             spec, request = self._prepare(beginning)
             async with self._s.launcher.permit():
+                if not beginning.forced and self._s.budget.refuses(spec.id, self._uid):
+                    self._report(BootPutOff())
+                    return
                 self._report(BootBegan())
                 session = await self._s.launcher.launch(request, spec)
         except LaunchFailed as error:

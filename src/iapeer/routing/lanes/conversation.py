@@ -1,7 +1,8 @@
 """Which conversation an identity's next session goes on with, and what it was about.
 
 Kept as marks of the identity: `parked` (we ended its session, to be gone on with), `topics` (a JSON
-list, the newest last) and `fresh_next`. A start consumes what it was decided by.
+list, the newest last) and `fresh_next`. Every start consumes `parked`, or a later crash would be
+taken for a clean end; only a fresh one consumes the wish for it.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from iapeer.core.identity import Identity
+from iapeer.routing.ownmarks import NEW_EAGER
 from iapeer.runtimes.spec import RuntimeSpec
 from iapeer.storage.ledger import marks
 from iapeer.storage.ledger import sessions as rows
@@ -41,9 +44,10 @@ class Past:
 class Conversation:
     """One identity's memory of its sessions."""
 
-    def __init__(self, uid: str, runtime: str, services: LaneServices) -> None:
+    def __init__(self, uid: str, identity: Identity, services: LaneServices) -> None:
         self._uid = uid
-        self._runtime = runtime
+        self._runtime = identity.runtime
+        self._address = identity.address
         self._s = services
         self._lost = ""
         self._newest = ""
@@ -81,7 +85,7 @@ class Conversation:
         """A session came up: what it was decided by is consumed."""
 
         def write(conn: Connection) -> None:
-            for mark in (PARKED, FRESH_NEXT, *((TOPICS,) if fresh else ())):
+            for mark in (PARKED, *((FRESH_NEXT, TOPICS) if fresh else ())):
                 marks.clear_mark(conn, self._uid, self._runtime, mark)
             if topic:
                 self._add(conn, topic)
@@ -92,7 +96,8 @@ class Conversation:
     async def about(self, topic: str) -> None:
         """A message of this topic reached the running session."""
         if topic != self._newest:
-            await self._s.ledger.write(lambda c: self._add(c, topic))
+            if await self._s.ledger.write(lambda c: self._add(c, topic)):
+                self._s.log("topic-note", identity=self._address, topic=topic)
             self._newest = topic
 
     async def park(self) -> None:
@@ -105,14 +110,32 @@ class Conversation:
     def _marks(self, conn: Connection) -> dict[str, str]:
         return {mark.mark: mark.value for mark in marks.marks_of(conn, self._uid, self._runtime)}
 
-    def _add(self, conn: Connection, topic: str) -> None:
+    async def refresh(self) -> None:
+        """The next session is to be a fresh one."""
+        now = self._s.clock.now()
+        await self._s.ledger.write(
+            lambda c: marks.set_mark(c, self._uid, self._runtime, FRESH_NEXT, now)
+        )
+
+    async def forget(self) -> None:
+        """Take back everything that was to be of effect at the next start."""
+
+        def clear(conn: Connection) -> None:
+            for mark in (PARKED, NEW_EAGER):
+                marks.clear_mark(conn, self._uid, self._runtime, mark)
+
+        await self._s.ledger.write(clear)
+
+    def _add(self, conn: Connection, topic: str) -> bool:
+        """Add a topic; return whether the conversation was about something else before."""
         before = _topics(self._marks(conn).get(TOPICS, ""))
         if before and before[-1] == topic:
-            return
+            return False
         after = (*(t for t in before if t != topic), topic)[-TOPICS_MAX:]
         value = msgspec.json.encode(after).decode()
         now = self._s.clock.now()
         marks.set_mark(conn, self._uid, self._runtime, TOPICS, now, value)
+        return True
 
 
 def _topics(value: str) -> tuple[str, ...]:

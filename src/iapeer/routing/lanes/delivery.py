@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from iapeer.core.identity import CORE_ADDRESS
+from iapeer.core.ids import MESSAGE_ID_LENGTH
 from iapeer.core.states import Event, HoldReason, MessageState, TurnEnd
 from iapeer.sessions.doors.port import Door, HandOver
 from iapeer.sessions.model import TmuxSession
 from iapeer.storage.faults import fault
 from iapeer.storage.ledger.rows import MessageRow
 
-from .apipause import ApiPause
+from .apipause import ApiPause, Left
 from .conversation import Conversation
 from .journal import Journal, envelope_of
 from .letters import Observed, Session
@@ -34,6 +38,15 @@ def marker_of(row: MessageRow) -> str:
     return f"{row.id}-{row.attempt}"
 
 
+def seed_marker(session_id: str) -> str:
+    """Return the name of the attempt to tell a session its preface; it has the form of the others.
+
+    Always the same for one session, so that a later look finds how far it got.
+    """
+    digest = hashlib.sha256(session_id.encode()).digest()
+    return f"{base64.b32encode(digest).decode().lower()[:MESSAGE_ID_LENGTH]}-0"
+
+
 class Deliverer:
     """Hands messages over in order, never more than the runtime's window without proof."""
 
@@ -50,8 +63,16 @@ class Deliverer:
         self._composer_since: float | None = None
         self._composer_told = False
         self._channel_seen_at: float | None = None
+        self._door_told = False
         self._unproven: set[str] = set()
         """Landed long ago in a session that is idle: it will not prove them any more."""
+        self.paused: HoldReason | None = None
+        """Why messages wait after a turn that failed, None if they do not."""
+        self.seeding = False
+        """Whether the preface is to be told without a message."""
+        self._serial = False
+        self._task = ""
+        self._said = False
 
     async def step(self, session: Session) -> float | None:
         """Do at most one hand-over; return in how many seconds to look again by oneself.
@@ -66,24 +87,65 @@ class Deliverer:
                     return await self._settle(session, self._s.doors[row.door], row)
         waiting = [row for row in open_rows if row.id not in self._unproven]
         if len(waiting) >= session.spec.window:
-            await self._journal.hold(HoldReason.BUSY)
+            await self._hold(HoldReason.BUSY)
             return None if door.acks else await self._wait_for_proof(session, door, waiting)
-        head = await self._journal.next()
         left = await self._pause.left()
+        self.paused = left.reason if left else None
+        head = await self._next()
+        if head is not None:
+            return await self._take_on(session, door, head, left)
+        self._composer_since = None
+        if self.seeding and isinstance(session, TmuxSession):
+            return await self._seed(session, door)
         left_s = left.seconds if left else None
-        if head is None:
-            self._composer_since = None
-            return left_s if door.acks or not waiting else self._s.settings.evidence_s
+        return left_s if door.acks or not waiting else self._s.settings.evidence_s
+
+    async def _take_on(
+        self, session: Session, door: Door, head: MessageRow, left: Left | None
+    ) -> float:
+        """Hand this one over, or hold what waits for the reason it can't be."""
         if left is not None:
-            await self._journal.hold(left.reason)
+            await self._hold(left.reason, head)
             return left.seconds
         reason = await door.probe(session)
         await self._mind_composer(reason)
         if reason is not None:
-            await self._journal.hold(reason)
+            await self._hold(reason, head)
             return self._poll_s(reason)
         await self._hand_over(session, door, head)
         return 0.0
+
+    async def _next(self) -> MessageRow | None:
+        """Return what is to be handed over next.
+
+        An ephemeral worker's session gets one task, and only while nobody else has spoken to it;
+        notices of the core are about that task.
+        """
+        head = await self._journal.next()
+        if head is None or not self._serial or head.sender == CORE_ADDRESS:
+            return head
+        if head.id == self._task or not (self._task or self._said):
+            return head
+        await self._journal.hold_serially(HoldReason.SERIAL, "")
+        return await self._journal.next_notice()
+
+    async def _hold(self, reason: HoldReason, head: MessageRow | None = None) -> None:
+        if not self._serial:
+            await self._journal.hold(reason)
+            return
+        await self._journal.hold_serially(reason, head.id if head else "")
+
+    async def _seed(self, session: TmuxSession, door: Door) -> float | None:
+        """Tell a fresh session its preface alone; the marker keeps it from being told twice."""
+        if not session.preface:
+            self.seeding = False
+            return None
+        outcome = await door.say(session, session.preface, seed_marker(session.id))
+        if outcome in (HandOver.LANDED, HandOver.SENT):
+            session.preface, self.seeding = "", False
+            await self._journal.heard(session.id)
+            return 0.0
+        return self._poll_s(HoldReason.BUSY)
 
     def _door(self, session: Session) -> Door:
         """Return the first door, or the next one where the program's own server stays silent."""
@@ -93,10 +155,12 @@ class Deliverer:
             if self._channel_seen_at is None or (session.channel and session.channel.ready):
                 self._channel_seen_at = now
             if now - self._channel_seen_at > CHANNEL_PATIENCE_S:
-                self._s.log(
-                    "door", identity=self._journal.identity.address, door=names[1], instead=names[0]
-                )
+                if not self._door_told:
+                    address = self._journal.identity.address
+                    self._s.log("door", identity=address, door=names[1], instead=names[0])
+                self._door_told = True
                 return self._s.doors[names[1]]
+            self._door_told = False
         return self._s.doors[names[0]]
 
     async def _mind_composer(self, reason: HoldReason | None) -> None:
@@ -116,10 +180,14 @@ class Deliverer:
                 "composer-draft", identity=self._journal.identity.address, waiting=len(rows)
             )
 
-    def forget(self) -> None:
-        """Begin with a new session."""
+    async def begin(self, session: Session, *, ephemeral: bool, seed_alone: bool) -> None:
+        """Begin with a new session, or one that an earlier daemon has begun with."""
+        self._serial, self.seeding, self.paused = ephemeral, seed_alone, None
+        self._task = await self._journal.task(session.id) if ephemeral else ""
+        self._said = ephemeral and not self._task and await self._journal.was_heard(session.id)
         self._composer_since = None
         self._channel_seen_at = None
+        self._door_told = False
         self._unproven.clear()
         self._since.clear()
         self.depth = HUMAN_DEPTH
@@ -128,6 +196,7 @@ class Deliverer:
         """Take evidence of this session's own record or hook, and how far it was read."""
         taken = await self._journal.take(observed.session_id, observed.facts, observed.offset)
         self._unproven.difference_update(taken.seen)
+        self._said |= any(fact.kind == "user" and not fact.ids for fact in observed.facts)
         if taken.depth is not None:
             self.depth = taken.depth
         for fact, end, ids in taken.ended:
@@ -136,7 +205,10 @@ class Deliverer:
         return taken
 
     async def _hand_over(self, session: Session, door: Door, row: MessageRow) -> None:
-        attempt = await self._journal.begin(row, session.id, door.name)
+        is_task = self._serial and row.sender != CORE_ADDRESS
+        if is_task:
+            self._task = row.id
+        attempt = await self._journal.begin(row, session.id, door.name, task=is_task)
         fault("delivery.journalled")
         marker = f"{row.id}-{attempt}"
         outcome = await door.hand_over(session, envelope_of(row), marker)
@@ -147,7 +219,7 @@ class Deliverer:
         """Complete an attempt whose end nobody saw; only then does the next one get its turn."""
         outcome = await door.finish(session, marker_of(row))
         blocked = outcome == HandOver.BLOCKED
-        await self._journal.hold(HoldReason.COMPOSER if blocked else HoldReason.BUSY)
+        await self._hold(HoldReason.COMPOSER if blocked else HoldReason.BUSY)
         if blocked:
             return self._poll_s(HoldReason.COMPOSER)
         if outcome in _UNKNOWN:

@@ -22,6 +22,7 @@ from iapeer.storage.ledger.rows import SessionRow
 from .delivery import marker_of
 from .journal import Journal
 from .letters import Session
+from .presence import Aftermath, Cause, Ending
 
 if TYPE_CHECKING:
     from .services import LaneServices
@@ -45,6 +46,11 @@ class Obituary:
     status: int | None = None
     signal: int | None = None
     tail: str = ""
+
+    @property
+    def death(self) -> str:
+        """The contract's class of this death."""
+        return "session-gone" if self.server_alive else "server-dead"
 
     def describe(self) -> str:
         """Return one line for people."""
@@ -129,18 +135,24 @@ async def _until_tmux_knows(session: TmuxSession, facts: PaneFacts) -> PaneFacts
     return found
 
 
-async def give_back(
-    session: Session,
-    journal: Journal,
-    cause: str,
-    obituary: Obituary | None,
-) -> None:
-    """Return what a session leaves unproven, marked unless provably nothing was handed over.
+@dataclass(frozen=True)
+class End:
+    """How a session ends: `cause` for the log, what the rules made of it, and its obituary.
 
     `obituary` is None for a deliberate end.
     """
-    await journal.end_session_turn(session.id, died=obituary is not None)
-    unproven = await journal.outstanding(session.id)
+
+    cause: str
+    ending: Ending
+    aftermath: Aftermath
+    obituary: Obituary | None = None
+
+
+async def give_back(session: Session, journal: Journal, end: End) -> None:
+    """Return what a session leaves unproven, marked unless provably nothing was handed over."""
+    obituary, cause = end.obituary, end.cause
+    done = await _settle_turn(session.id, journal, end)
+    unproven = [row for row in await journal.outstanding(session.id) if row.id != done]
     if not unproven:
         return
     marked = {row.id for row in unproven}
@@ -157,6 +169,20 @@ async def give_back(
     await journal.return_all(unproven, frozenset(marked), f"session ended: {cause}")
 
 
+async def _settle_turn(session_id: str, journal: Journal, end: End) -> str:
+    """Settle the turn that was not finished; return the id of a task that is, without a proof.
+
+    Whoever has answered has read what it was asked.
+    """
+    died = end.ending.cause in (Cause.DEATH, Cause.WALL)
+    if not end.ending.ephemeral:
+        await journal.end_session_turn(session_id, died=died)
+        return ""
+    task = await journal.task(session_id)
+    await journal.end_task(session_id, died=died, again=end.aftermath.task_again)
+    return task if end.ending.armed else ""
+
+
 async def clear(session: Session, journal: Journal, services: LaneServices, cause: str) -> None:
     """End a session's processes or stream, and write its end down. May be done twice."""
     if isinstance(session, TmuxSession):
@@ -168,7 +194,12 @@ async def clear(session: Session, journal: Journal, services: LaneServices, caus
 
 
 async def bury(
-    row: SessionRow, journal: Journal, services: LaneServices, *, is_newest: bool = True
+    row: SessionRow,
+    journal: Journal,
+    services: LaneServices,
+    *,
+    ephemeral: bool,
+    is_newest: bool = True,
 ) -> None:
     """Settle a session that died while no daemon watched, and clear its remains.
 
@@ -177,8 +208,11 @@ async def bury(
     """
     if row.transcript:
         await _read_record(row, journal, services)
-    await journal.end_session_turn(row.id, died=True)
-    unproven = await journal.outstanding(row.id)
+    armed = ephemeral and await journal.armed(row.id)
+    ending = Ending(Cause.DEATH, ephemeral=ephemeral, armed=armed)
+    end = End("died unwatched", ending, services.rules.after(ending))
+    done = await _settle_turn(row.id, journal, end)
+    unproven = [m for m in await journal.outstanding(row.id) if m.id != done]
     never_ready = row.ready_at is None
     marked = frozenset() if never_ready else frozenset(m.id for m in unproven)
     await journal.return_all(unproven, marked, "the session died while no daemon ran")

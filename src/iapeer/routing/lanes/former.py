@@ -14,15 +14,16 @@ from . import endings
 from .journal import Journal
 
 if TYPE_CHECKING:
-    from .services import LaneServices
+    from .waking import Waking
 
 
 class Former:
     """What an identity's earlier daemons left to it; `newest` is still to be looked at."""
 
-    def __init__(self, journal: Journal, services: LaneServices) -> None:
+    def __init__(self, journal: Journal, waking: Waking) -> None:
         self._journal = journal
-        self._s = services
+        self._waking = waking
+        self._s = waking.services
         self.newest: SessionRow | None = None
         self._older: list[SessionRow] = []
 
@@ -46,13 +47,26 @@ class Former:
         """Settle the newest, which is gone or is to be ended; harmless without one."""
         row, self.newest = self.newest, None
         if row is not None:
-            await endings.bury(row, self._journal, self._s)
+            await self._bury(row)
 
     async def bury_older(self) -> None:
         """Settle the rows before the newest."""
         while self._older:
-            await endings.bury(self._older[0], self._journal, self._s, is_newest=False)
+            await self._bury(self._older[0], is_newest=False)
             del self._older[0]
+
+    async def _bury(self, row: SessionRow, *, is_newest: bool = True) -> None:
+        ephemeral = self._waking.is_ephemeral()
+        await endings.bury(row, self._journal, self._s, ephemeral=ephemeral, is_newest=is_newest)
+        if row.ready_at is not None:
+            self._s.log(
+                "supervise",
+                identity=self._journal.identity.address,
+                action="reaped-gone",
+                death="server-dead",
+                reason="died while no daemon ran",
+                outcome="fresh-next-msg",
+            )
 
     async def bury_leftovers(self) -> None:
         """Settle sessions that ended while the ledger took no writes; only with none of our own.
@@ -60,4 +74,4 @@ class Former:
         Until then their messages are nobody's, and a second row would be a second session.
         """
         for row in await self._journal.open_sessions():
-            await endings.bury(row, self._journal, self._s)
+            await self._bury(row)

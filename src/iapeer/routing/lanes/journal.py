@@ -13,14 +13,14 @@ from iapeer.core.envelope import Envelope
 from iapeer.core.errors import RuntimeUnknown
 from iapeer.core.identity import CORE_ADDRESS, Identity, parse_identity, read_intelligence
 from iapeer.core.states import Event, HoldReason, MessageState, TurnEnd
+from iapeer.routing.ownmarks import is_armed
 from iapeer.sessions.evidence import Fact
 from iapeer.storage.ledger import marks, messages, queries, turns
 from iapeer.storage.ledger import sessions as rows
 from iapeer.storage.ledger.rows import MessageRow, NewSession, SessionRow
 from iapeer.storage.ledger.schema import UNDELIVERED_SQL
 
-from . import proofs
-from .presence import FAULT_WINDOW_S
+from . import proofs, tasks
 
 if TYPE_CHECKING:
     from iapeer.sessions.doors.inbox import InboxSession
@@ -33,6 +33,8 @@ FAULT_KINDS = ("boot", "death")
 """Deaths that count as faults: nobody meant them."""
 DEATHS_PER_MESSAGE = 2
 """Sessions that may die in the turn that read a message before it is a dead letter."""
+FAULTS_REMEMBERED_S = 86_400.0
+"""Faults older than this play no part: a run of them that long would be one an hour."""
 MAX_ATTEMPTS = 5
 """Hand-overs that may have been seen and ended without proof; then the message fails instead of
 going round for ever. One that provably never reached its reader goes round until it does."""
@@ -66,6 +68,11 @@ class Journal:
         values = (self.uid, self.identity.runtime, CORE_ADDRESS)
         return bool(await self._s.ledger.read(lambda c: queries.select(c, where, values, 1)))
 
+    async def next_notice(self) -> MessageRow | None:
+        """Return the oldest notice of the core that waits."""
+        found = await self.waiting()
+        return next((row for row in found if row.sender == CORE_ADDRESS), None)
+
     async def outstanding(self, session_id: str) -> list[MessageRow]:
         """Return what a session has in flight, or landed and not proven."""
         return await self._s.ledger.read(lambda c: queries.outstanding(c, session_id))
@@ -73,18 +80,45 @@ class Journal:
     async def hold(self, reason: HoldReason) -> None:
         """Hold everything that waits, for one reason."""
         now = self._s.clock.now()
+        uid, runtime = self._key
         changed = await self._s.ledger.write(
-            lambda c: messages.hold_pending(c, self.uid, self.identity.runtime, reason, now)
+            lambda c: messages.hold_pending(c, uid, runtime, reason, now)
         )
         if changed:
             self._s.waits.lane_changed(self._key)
 
-    async def begin(self, row: MessageRow, session_id: str, door: str) -> int:
-        """Journal an attempt before it is made; returns its number."""
+    async def hold_serially(self, reason: HoldReason, head: str) -> None:
+        """Hold the head of an ephemeral worker's queue for `reason`, the rest behind it.
+
+        `head` is the message that is to be its next task, empty where a task runs already.
+        """
         now = self._s.clock.now()
-        return await self._s.ledger.write(
-            lambda c: messages.begin_attempt(c, row.id, session_id, door, now)
-        )
+        uid, runtime = self._key
+
+        def hold(conn: Connection) -> int:
+            changed = messages.hold_pending(conn, uid, runtime, HoldReason.SERIAL, now, but=head)
+            if head:
+                changed += messages.hold_pending(conn, uid, runtime, reason, now, only=head)
+            return changed
+
+        if await self._s.ledger.write(hold):
+            self._s.waits.lane_changed(self._key)
+
+    async def begin(
+        self, row: MessageRow, session_id: str, door: str, *, task: bool = False
+    ) -> int:
+        """Journal an attempt before it is made; returns its number.
+
+        `task`: it is what this session was started for, and the only one it gets.
+        """
+        now = self._s.clock.now()
+
+        def begin(conn: Connection) -> int:
+            if task:
+                tasks.note(conn, row, session_id, now)
+            return messages.begin_attempt(conn, row.id, session_id, door, now)
+
+        return await self._s.ledger.write(begin)
 
     async def advance(  # noqa: PLR0913 - one step, with what it may say
         self,
@@ -161,11 +195,47 @@ class Journal:
             self._s.waits.changed(message_id)
         return taken
 
+    async def task(self, session_id: str) -> str:
+        """Return the id of the task that an ephemeral worker's session has, empty without one."""
+        return await self._s.ledger.read(lambda c: tasks.task_of(c, *self._key, session_id))
+
+    async def armed(self, session_id: str) -> bool:
+        """Whether this very session has said its word."""
+        return await self._s.ledger.read(lambda c: is_armed(c, *self._key, session_id))
+
+    async def turn_open(self, session_id: str) -> bool:
+        """Whether a turn of this session has not ended, as far as anybody told."""
+        return bool(await self._s.ledger.read(lambda c: turns.open_messages(c, session_id)))
+
+    async def was_heard(self, session_id: str) -> bool:
+        """Whether something was said in a session."""
+        row = await self._s.ledger.read(lambda c: rows.get_session(c, session_id))
+        return row is not None and row.heard
+
+    async def heard(self, session_id: str) -> None:
+        """Remember that something was said in a session."""
+        await self._s.ledger.write(lambda c: rows.mark_heard(c, session_id))
+
     async def move(self, session_id: str, native_id: str, transcript: str) -> None:
         """Remember that a session talks in another conversation now."""
         await self._s.ledger.write(
             lambda c: rows.set_conversation(c, session_id, transcript, native_id)
         )
+
+    async def end_task(self, session_id: str, *, died: bool, again: bool) -> None:
+        """Settle the turn and the task of an ephemeral worker's session.
+
+        `again`: the task was not finished and goes round once more, marked; the second time it
+        fails.
+        """
+        now = self._s.clock.now()
+
+        def end(conn: Connection) -> MessageRow | None:
+            turns.end_turn(conn, session_id, TurnEnd.DIED if died else TurnEnd.UNKNOWN, now)
+            return tasks.settle(conn, self._key, session_id, again=again, now=now)
+
+        changed = await self._s.ledger.write(end)
+        self._told([changed] if changed else [])
 
     async def end_session_turn(self, session_id: str, *, died: bool) -> None:
         """Settle the turn a session did not finish.
@@ -214,13 +284,13 @@ class Journal:
             lambda c: marks.record_death(c, self.uid, self.identity.runtime, kind, now, detail)
         )
 
-    async def faults(self) -> tuple[int, float]:
-        """Return how many faults the window holds and the wall time of the newest."""
-        since = self._s.clock.now() - FAULT_WINDOW_S
+    async def faults(self) -> tuple[float, ...]:
+        """Return the wall times of this identity's faults, oldest first."""
+        since = self._s.clock.now() - FAULTS_REMEMBERED_S
         found = await self._s.ledger.read(
             lambda c: marks.deaths_since(c, self.uid, self.identity.runtime, since, FAULT_KINDS)
         )
-        return len(found), found[-1].at if found else 0.0
+        return tuple(row.at for row in found)
 
     async def mark_stopped(self) -> None:
         """Refuse new messages from now on."""

@@ -22,16 +22,26 @@ class Verb(StrEnum):
     WAKE = "wake"
     INTERRUPT = "interrupt"
     COMPACT = "compact"
+    NEW = "new"
+    """End what runs and start a fresh session."""
+    LAUNCH = "launch"
+    """Start a fresh session unless one lives."""
+    SELF_FRESH = "self-fresh"
+    """End the session that asked for it; what is started instead is not this lane's to say."""
     END = "end"
     """End the session without a mark: before a remove or a rename."""
 
 
 @dataclass(frozen=True)
 class Order:
-    """One order; `done` gets the answer, or the error."""
+    """One order; `done` gets the answer, or the error.
+
+    With `session_id` it is about that session only.
+    """
 
     verb: Verb
     done: asyncio.Future[str] = field(compare=False)
+    session_id: str = ""
 
 
 @dataclass(frozen=True)
@@ -51,6 +61,11 @@ class Detached:
 @dataclass(frozen=True)
 class BootBegan:
     """The host's boot permit was given."""
+
+
+@dataclass(frozen=True)
+class BootPutOff:
+    """The permit was given, but meanwhile boots of that runtime fail everywhere."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +106,7 @@ class Observed:
 
 
 Control = Order | Attached | Detached
-Report = BootBegan | Booted | BootFailed | Died | Observed
+Report = BootBegan | BootPutOff | Booted | BootFailed | Died | Observed
 
 
 class Wakers:

@@ -3,26 +3,40 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING, NamedTuple
 
+from iapeer.core.errors import IapeerError, StorageError
 from iapeer.core.identity import Identity
+from iapeer.routing.ownmarks import ARMED, NEW_EAGER
 from iapeer.routing.waits import Key
 from iapeer.storage.ledger import marks, messages, queries, upkeep
 from iapeer.storage.ledger import sessions as rows
 
 from .journal import STOPPED
 from .lane import Lane
+from .letters import Verb
 from .presence import Phase
 
 if TYPE_CHECKING:
     from sqlite3 import Connection
 
-    from iapeer.storage.ledger.rows import MarkRow, MessageRow, SessionRow, Waiting
+    from iapeer.storage.ledger.rows import DeathRow, MarkRow, MessageRow, SessionRow, Waiting
 
     from .services import LaneServices
 
 CLOSE_S = 5.0
 """Longest wait for the lanes at shutdown; a step takes 2 s at most."""
+
+
+class _Loaded(NamedTuple):
+    """What a daemon finds in the ledger when it starts."""
+
+    live: list[SessionRow]
+    waiting: list[Waiting]
+    stopped: list[MarkRow]
+    failed: list[DeathRow]
+    good: dict[str, float]
 
 
 class Lanes:
@@ -33,23 +47,31 @@ class Lanes:
         self._lanes: dict[Key, Lane] = {}
         self._tasks: dict[Key, asyncio.Task[None]] = {}
         self._audit: asyncio.Task[None] | None = None
+        self._renewing: asyncio.Task[None] | None = None
         self._stopped: set[Key] = set()
+        self._renewals: dict[str, asyncio.Task[None]] = {}
+        self._auditing = False
         self._running = False
+        services.budget.mended = self._work_all
 
     async def load(self) -> None:
         """Make the lanes of everything the ledger says is live or waits; nothing runs yet.
 
         Before the listeners: a message that comes in must find the lane of a session to adopt.
         """
+        since = self._s.clock.now() - self._s.settings.healthy_s
 
-        def load(conn: Connection) -> tuple[list[SessionRow], list[Waiting], list[MarkRow]]:
-            return (
+        def load(conn: Connection) -> _Loaded:
+            return _Loaded(
                 rows.live_sessions(conn),
                 queries.undelivered_identities(conn),
                 marks.marks_named(conn, STOPPED),
+                marks.all_deaths_since(conn, since, ("boot",)),
+                rows.last_ready(conn),
             )
 
-        live, waiting, stopped = await self._s.ledger.read(load)
+        live, waiting, stopped, failed, good = await self._s.ledger.read(load)
+        self._s.budget.load(failed, good)
         self._stopped = {(mark.uid, mark.runtime) for mark in stopped}
         for row in live:
             lane = self._make(row.uid, Identity(row.runtime, row.personality))
@@ -62,6 +84,7 @@ class Lanes:
         self._running = True
         for key in self._lanes:
             self._run(key)
+        self._renewing = asyncio.create_task(self._renew_all(), name="renewals")
         self._audit = asyncio.create_task(self._audits(), name="audit")
 
     def work(self, uid: str, identity: Identity) -> None:
@@ -101,6 +124,59 @@ class Lanes:
         lane = self._lanes.get(key)
         return lane is not None and lane.broken
 
+    def calling(self, key: Key) -> AbstractContextManager[None]:
+        """Count the session of a caller as active while it waits in a call of ours."""
+        lane = self._lanes.get(key)
+        return lane.rest.calling() if lane else nullcontext()
+
+    def said_its_word(self, key: Key) -> None:
+        """A sender's message was accepted, or it said that it is done: look when it may end."""
+        lane = self._lanes.get(key)
+        if lane is not None and lane.rest.ephemeral:
+            lane.work()
+
+    def renew(self, mark: MarkRow) -> None:
+        """Replace a session that asked for it by a fresh one, in the background."""
+        if mark.value not in self._renewals:
+            task = asyncio.create_task(self._renew(mark), name="renewal")
+            self._renewals[mark.value] = task
+            task.add_done_callback(lambda _: self._renewals.pop(mark.value, None))
+
+    async def _renew(self, mark: MarkRow) -> None:
+        """End it, then start a fresh one on the runtime that the registry names today.
+
+        The mark goes before the start: one that fails is not tried for ever.
+        """
+        peers = self._s.registry.snapshot(allow_stale=True)
+        record = next((record for record in peers if record.uid == mark.uid), None)
+        key = (mark.uid, mark.runtime)
+        if record is None:
+            await self._s.ledger.write(lambda c: marks.clear_mark(c, *key, NEW_EAGER))
+            return
+        lane = self.lane(mark.uid, Identity(mark.runtime, record.personality))
+        try:
+            await lane.order(Verb.SELF_FRESH, mark.value)
+            await self._s.ledger.write(lambda c: marks.clear_mark(c, *key, NEW_EAGER))
+            if not lane.rest.ephemeral:
+                successor = Identity(record.default_runtime, record.personality)
+                await self.lane(mark.uid, successor).order(Verb.LAUNCH)
+        except IapeerError as error:
+            self._s.log("renewal-failed", identity=lane.identity.address, reason=error.message)
+
+    async def _renew_all(self) -> None:
+        """Find the wishes that an earlier daemon, or a command line, has left."""
+        try:
+            for mark in await self._s.ledger.read(lambda c: marks.marks_named(c, NEW_EAGER)):
+                self.renew(mark)
+        except StorageError as error:
+            self._s.log("rescan-failed", reason=str(error))
+
+    def _work_all(self, runtime: str) -> None:
+        """Every lane of a runtime that is mended may try at once."""
+        for key, lane in self._lanes.items():
+            if key[1] == runtime:
+                lane.work()
+
     async def drop(self, uid: str) -> None:
         """End the lanes of a peer that is removed or renamed; their sessions are ended already."""
         for key in [key for key in self._lanes if key[0] == uid]:
@@ -113,9 +189,11 @@ class Lanes:
     async def close(self) -> None:
         """Let every lane finish its step; the sessions run on for the next daemon."""
         self._running = False
-        if self._audit is not None:
-            self._audit.cancel()
-            await asyncio.wait({self._audit})
+        own = [*self._renewals.values(), *(t for t in (self._audit, self._renewing) if t)]
+        for task in own:
+            task.cancel()
+        if own:
+            await asyncio.wait(own)
         for lane in self._lanes.values():
             lane.finish()
         await _end_tasks(list(self._tasks.values()))
@@ -145,27 +223,56 @@ class Lanes:
                 self._s.log("audit-failed", reason=repr(error))
 
     async def audit(self) -> None:
-        """Expire what is due, purge what is old, poke every lane. Raises StorageError."""
+        """Expire what is due, purge what is old, look for what events missed.
+
+        Starts no process and asks no terminal: a lane that has nothing to do is left alone. Two
+        audits never run side by side. Raises StorageError.
+        """
+        if self._auditing:
+            return
+        self._auditing = True
+        try:
+            await self._expire()
+            await self.rescan()
+            for lane in self._lanes.values():
+                lane.audit()
+        finally:
+            self._auditing = False
+
+    async def _expire(self) -> None:
         now = self._s.clock.now()
         settings = self._s.settings
-        expired = await self._s.ledger.write(lambda c: messages.expire_due(c, now))
-        for row in expired:
+        keep = settings.body_retention_s, settings.metadata_retention_s
+
+        def expire(conn: Connection) -> list[MessageRow]:
+            expired = messages.expire_due(conn, now)
+            upkeep.purge(conn, now, *keep)
+            return expired
+
+        for row in await self._s.ledger.write(expire):
             self._s.waits.changed(row.id)
             self._s.notices.failed(row)
-        await self._s.ledger.write(
-            lambda c: upkeep.purge(c, now, settings.body_retention_s, settings.metadata_retention_s)
-        )
-        await self.rescan()
-        for lane in self._lanes.values():
-            lane.work()
 
     async def rescan(self) -> None:
-        """Let every identity with undelivered messages work, whoever stored them.
+        """Let every identity work that another process wrote something for.
 
         Raises StorageError.
         """
-        for item in await self._s.ledger.read(queries.undelivered_identities):
+
+        def look(conn: Connection) -> tuple[list[Waiting], list[MarkRow], list[MarkRow]]:
+            return (
+                queries.undelivered_identities(conn),
+                marks.marks_named(conn, ARMED),
+                marks.marks_named(conn, NEW_EAGER),
+            )
+
+        waiting, armed, eager = await self._s.ledger.read(look)
+        for item in waiting:
             self.work(item.uid, Identity(item.runtime, item.personality))
+        for mark in armed:
+            self.said_its_word((mark.uid, mark.runtime))
+        for mark in eager:
+            self.renew(mark)
 
     async def fail_all(self, uid: str, reason: str) -> list[MessageRow]:
         """Fail everything undelivered of a peer that goes away, and tell the senders."""

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Literal
+from typing import Literal, Protocol
 
 from iapeer.core.states import HoldReason
-
-FAULT_WINDOW_S = 300.0
-"""Faults older than this are forgotten (the contract's crash-loop window)."""
 
 
 class Phase(StrEnum):
@@ -23,17 +19,32 @@ class Phase(StrEnum):
 
 
 @dataclass(frozen=True)
+class RuntimeTrouble:
+    """Boots of one runtime that fail, over all peers of this host and since the last good one.
+
+    `last_at` is the wall time of the newest; `probing` says that one boot is trying it right now.
+    """
+
+    peers: int = 0
+    failures: int = 0
+    last_at: float = 0.0
+    probing: bool = False
+
+
+@dataclass(frozen=True)
 class Presence:
     """A peer that has work and no live session.
 
-    `faults` counts boots that failed and sessions that died by no deliberate act within the
-    window of the rules, `last_fault_at` is the newest one's wall time (0 without any).
+    `faults` are the wall times, oldest first, of boots that failed and sessions that died by no
+    deliberate act.
     """
 
     stopped: bool
     connects_itself: bool
-    faults: int = 0
-    last_fault_at: float = 0.0
+    managed: bool = False
+    """Whether the service manager starts and ends its sessions."""
+    faults: tuple[float, ...] = ()
+    trouble: RuntimeTrouble = field(default_factory=RuntimeTrouble)
     can_resume: bool = False
     """Whether there is an earlier conversation that its runtime can go on with."""
     parked: bool = False
@@ -62,11 +73,108 @@ class Start:
 
 @dataclass(frozen=True)
 class Hold:
-    """Keep the work, for this reason; look again after `retry_s` (None: when something changes)."""
+    """Keep the work, for this reason; look again after `retry_s` (None: when something changes).
+
+    `whole_runtime` says that not this peer is at fault but what it runs.
+    """
 
     reason: HoldReason
     retry_s: float | None = None
+    whole_runtime: bool = False
 
 
-Decide = Callable[[Presence, float], Start | Hold]
-"""(presence, wall time) -> what to do with work that waits."""
+@dataclass(frozen=True)
+class Life:
+    """A peer with a live session that has nothing to do right now.
+
+    `idle_s` counts from the newest of: the wake, the last delivery, the last sign of activity.
+    `engaged` says that something goes on which must not be cut off (a turn on the screen, a call,
+    a person who is attached); None: nobody has looked yet.
+    """
+
+    idle_s: float
+    ephemeral: bool = False
+    armed: bool = False
+    """Whether this very session has said its word: a message it sent, or that it is done."""
+    turn_open: bool = False
+    """Whether the ledger knows of a turn that has not ended."""
+    engaged: bool | None = None
+    managed: bool = False
+
+
+class Outcome(StrEnum):
+    """Why a session was ended; the words of the contract's log."""
+
+    IDLE = "resume-eligible"
+    DONE = "ephemeral-done"
+    UNARMED = "ephemeral-unarmed-bound"
+
+
+@dataclass(frozen=True)
+class Stay:
+    """Let it live; look again after `again_s`, None: never by itself."""
+
+    again_s: float | None
+
+
+@dataclass(frozen=True)
+class Look:
+    """Its time seems over: find out whether it is engaged, and ask again."""
+
+
+@dataclass(frozen=True)
+class Reap:
+    """End it."""
+
+    outcome: Outcome
+    reason: str
+
+
+class Cause(StrEnum):
+    """What ended a session."""
+
+    DEATH = "death"
+    """Nobody meant it."""
+    WALL = "wall"
+    """It died while its account was used up: no fault of the program."""
+    REAPED = "reaped"
+    """It was idle, or done."""
+    ORDERED = "ordered"
+    """Somebody said so: new, self-fresh, remove."""
+    STOPPED = "stopped"
+
+
+@dataclass(frozen=True)
+class Ending:
+    """A session that ends; `mid_turn` tells whether a turn or a tool was running."""
+
+    cause: Cause
+    ephemeral: bool = False
+    armed: bool = False
+    mid_turn: bool = False
+
+
+@dataclass(frozen=True)
+class Aftermath:
+    """What follows from an end.
+
+    `fault`: it counts against the peer. `park`: the next session may go on with the conversation.
+    `task_again`: the task of an ephemeral worker was not finished and is handed over once more.
+    """
+
+    fault: bool = False
+    park: bool = False
+    task_again: bool = False
+
+
+class Rules(Protocol):
+    """The lifecycle table; the same values always give the same answer, but for jitter."""
+
+    def wake(self, presence: Presence, now: float) -> Start | Hold:
+        """Say what becomes of work that waits without a session; `now` is wall time."""
+
+    def rest(self, life: Life) -> Stay | Look | Reap:
+        """Say whether a session that is quiet goes on."""
+
+    def after(self, ending: Ending) -> Aftermath:
+        """Say what follows from the end of a session."""

@@ -17,11 +17,12 @@ from iapeer.sessions.notify import Notifier
 from iapeer.sessions.process import Deaths
 from iapeer.storage.ledger.store import Ledger
 
-from .presence import Decide
+from .presence import Rules
 
 if TYPE_CHECKING:
     from iapeer.routing.notices import Notices
 
+    from .budget import RuntimeBudget
     from .lane import Lane
 
 
@@ -46,7 +47,8 @@ class LaneServices:
     deaths: Deaths
     notifier: Notifier
     waits: Waits
-    decide: Decide
+    rules: Rules
+    budget: RuntimeBudget
     log: LifecycleLog
     exits: Callable[[Mapping[str, object]], None]
     notices: Notices

@@ -11,6 +11,7 @@ from iapeer.core.identity import Identity
 from iapeer.core.profile import Profile
 from iapeer.core.text import safe_text
 from iapeer.registry.profiles import read_profile
+from iapeer.registry.units import Unit, unit_of
 from iapeer.runtimes.spec import RuntimeSpec
 
 from .conversation import Conversation
@@ -30,6 +31,10 @@ class Beginning:
     topic: str = ""
     preface: str = ""
     """What a fresh session is told first."""
+    alone: bool = False
+    """Whether it is told that even if no message waits."""
+    forced: bool = False
+    """Whether a person asked: no back-off holds it."""
 
 
 class Waking:
@@ -38,13 +43,13 @@ class Waking:
     def __init__(self, journal: Journal, identity: Identity, services: LaneServices) -> None:
         self._journal = journal
         self._identity = identity
-        self._s = services
-        self.conversation = Conversation(journal.uid, identity.runtime, services)
+        self._s = self.services = services
+        self.conversation = Conversation(journal.uid, identity, services)
 
     async def ask(self, *, stopped: bool) -> Beginning | Hold:
         """Return how a session begins, or why the work waits. Raises RuntimeUnknown."""
         presence, native_id = await self._presence(stopped=stopped)
-        answer = self._s.decide(presence, self._s.clock.now())
+        answer = self._s.rules.wake(presence, self._s.clock.now())
         if isinstance(answer, Hold):
             return answer
         resumes = answer.mode == "resume"
@@ -54,20 +59,39 @@ class Waking:
         """Return how a session begins that a person asks for: it goes on where it can."""
         past = await self.conversation.past(self._spec(), None)
         if past.native_id:
-            return Beginning(Start("resume", "attach"), past.native_id)
-        return Beginning(Start("fresh", "attach-nothing-to-resume"), preface=self.preface())
+            return Beginning(Start("resume", "attach"), past.native_id, forced=True)
+        return self._anew("attach-nothing-to-resume")
+
+    async def fresh(self) -> Beginning:
+        """Return how a session begins that is to be a fresh one, whatever was before."""
+        return self._anew("folder-launch")
+
+    def _anew(self, cause: str) -> Beginning:
+        # The task of an ephemeral worker needs the first turn of its session.
+        alone = not self.is_ephemeral()
+        start = Start("fresh", cause)
+        return Beginning(start, preface=self.preface(), alone=alone, forced=True)
+
+    def is_ephemeral(self) -> bool:
+        """Whether each task gets a session of its own, by the profile as it is now."""
+        profile = self._profile()
+        return profile is not None and profile.wake_policy == "ephemeral"
+
+    def unit(self) -> Unit:
+        """Return whose unit file the peer has: the service manager then starts and ends it."""
+        return unit_of(self._s.settings.units_dir, self._identity.personality)
 
     async def _presence(self, *, stopped: bool) -> tuple[Presence, str]:
         spec = self._spec()
-        faults, last = await self._journal.faults()
         head = await self._journal.next()
         past = await self.conversation.past(spec, head)
         profile = self._profile()
         presence = Presence(
             stopped=stopped,
             connects_itself=spec.kind == "service",
-            faults=faults,
-            last_fault_at=last,
+            managed=self.unit() != Unit.NONE,
+            faults=await self._journal.faults(),
+            trouble=self._s.budget.trouble(spec.id),
             can_resume=bool(past.native_id),
             parked=past.parked,
             fresh_next=past.fresh_next,

@@ -38,7 +38,8 @@ def test_a_wait_for_proof_lasts_as_long_as_it_lasts(jump_s: float) -> None:
     assert deliverer._waited_s([_row(1, attempt=2)]) == 0
 
 
-def test_a_new_session_begins_anew() -> None:
+@pytest.mark.anyio
+async def test_a_new_session_begins_anew() -> None:
     clock = FakeClock()
     deliverer = Deliverer(
         SimpleNamespace(),  # type: ignore[arg-type]
@@ -47,7 +48,8 @@ def test_a_new_session_begins_anew() -> None:
     )
     deliverer._waited_s([_row(1)])
     clock.advance(9)
-    deliverer.forget()
+    session = SimpleNamespace(id="s")
+    await deliverer.begin(session, ephemeral=False, seed_alone=False)  # type: ignore[arg-type]
     assert deliverer._waited_s([_row(1)]) == 0
 
 

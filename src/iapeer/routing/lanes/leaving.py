@@ -1,0 +1,148 @@
+"""The end of a lane's session: by its death, by an order, or because nobody needs it any more."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING
+
+from iapeer.core.errors import LaunchFailed, StorageError, TmuxError
+from iapeer.core.states import HoldReason
+from iapeer.sessions.model import TmuxSession
+
+from . import endings
+from .endings import End, Obituary
+from .letters import Session
+from .presence import Cause, Ending, Outcome, Phase, Reap
+from .rest import is_done
+
+if TYPE_CHECKING:
+    from .lane import Lane
+
+EXAMINE_RETRY_S = 1.0
+"""Between two looks at a session whose life could not be found out; unknown is not dead."""
+
+_ACTIONS = {
+    Outcome.IDLE: "reaped-idle",
+    Outcome.DONE: "reaped-ephemeral",
+    Outcome.UNARMED: "reaped-ephemeral",
+}
+
+
+class Leaving:
+    """Ends one lane's session, whatever the reason, in the same order of steps."""
+
+    def __init__(self, lane: Lane) -> None:
+        self._lane = lane
+        self._s = lane.services
+        self.suspect: str | None = None
+        """Id of a session that may be dead and has not been looked at."""
+
+    async def on_death(self, session_id: str) -> None:
+        """Somebody says that this session is dead: find out, and clear up."""
+        lane = self._lane
+        session = lane.session
+        if session is None or session.id != session_id or not isinstance(session, TmuxSession):
+            return
+        self.suspect = session_id
+        try:
+            obituary = await endings.examine(session)
+        except TmuxError as error:
+            lane.tell(error)
+            lane.box.look_in(EXAMINE_RETRY_S)
+            return
+        if obituary is None:
+            self.suspect = None
+            return
+        wall = lane.deliverer.paused == HoldReason.QUOTA
+        ending = await self._ending(session, Cause.WALL if wall else Cause.DEATH)
+        aftermath = await self._leave(session, ending, obituary.cause, obituary)
+        address = lane.identity.address
+        self._s.exits(obituary.log_fields(address))
+        self._s.log(
+            "supervise",
+            identity=address,
+            action="reaped-gone",
+            death=obituary.death,
+            reason=obituary.cause,
+            outcome="fresh-next-msg",
+        )
+        if aftermath.aftermath.fault:
+            await lane.journal.fault("death", obituary.describe())
+
+    async def reap(self, session: TmuxSession, reap: Reap) -> None:
+        """End a session whose time is over."""
+        lane = self._lane
+        age = f"{int(lane.rest.idle_s)}s"
+        ending = Ending(
+            Cause.REAPED,
+            ephemeral=lane.rest.ephemeral,
+            armed=is_done(reap),
+            mid_turn=lane.rest.ephemeral and await lane.journal.turn_open(session.id),
+        )
+        await self._leave(session, ending, reap.outcome)
+        self._s.log(
+            "supervise",
+            identity=lane.identity.address,
+            action=_ACTIONS[reap.outcome],
+            age=age,
+            reason=reap.reason,
+            outcome=reap.outcome,
+        )
+
+    async def end(self, cause: str, why: Cause = Cause.ORDERED) -> None:
+        """End what runs or boots, deliberately."""
+        lane = self._lane
+        await lane.arriving.cancel_boot()
+        lane.wakers.failed(LaunchFailed(f"{lane.identity.address}: {cause}", code="stopped"))
+        await lane.former.bury_older()
+        if lane.former.newest is not None:
+            await lane.former.bury_newest()
+            lane.phase = Phase.ASLEEP
+        session = lane.session
+        if session is not None:
+            await self._leave(session, await self._ending(session, why), cause)
+
+    async def drain_evidence(self, session_id: str) -> None:
+        """Take what the session's own record has told and nobody has looked at."""
+        box = self._lane.box
+        mine = box.take_observed(session_id)
+        while mine:
+            try:
+                await self._lane.deliverer.observed(mine[0])
+            except StorageError:
+                box.reports.extendleft(reversed(mine))
+                raise
+            del mine[0]
+
+    async def _ending(self, session: Session, why: Cause) -> Ending:
+        """Say how a session ends; what it was doing counts only for an ephemeral worker's task."""
+        lane = self._lane
+        if not lane.rest.ephemeral or not isinstance(session, TmuxSession):
+            return Ending(why)
+        mid_turn = await lane.journal.turn_open(session.id)
+        if why not in (Cause.DEATH, Cause.WALL) and not mid_turn:
+            with contextlib.suppress(TmuxError):
+                mid_turn = await self._s.doors[session.spec.doors[0]].is_busy(session)
+        armed = await lane.journal.armed(session.id)
+        return Ending(why, ephemeral=True, armed=armed, mid_turn=mid_turn)
+
+    async def _leave(
+        self, session: Session, ending: Ending, cause: str, obituary: Obituary | None = None
+    ) -> End:
+        """Read the last evidence, give back what is unproven, clear the rest.
+
+        Every step may be done twice: when the ledger fails in between, the session is still ours.
+        """
+        lane = self._lane
+        end = End(cause, ending, self._s.rules.after(ending), obituary)
+        if isinstance(session, TmuxSession) and session.follower is not None:
+            session.follower.read_new()
+            await self.drain_evidence(session.id)
+        if end.aftermath.park:
+            await lane.waking.conversation.park()
+        await endings.give_back(session, lane.journal, end)
+        await endings.clear(session, lane.journal, self._s, cause)
+        lane.session, lane.phase, self.suspect = None, Phase.ASLEEP, None
+        lane.controls.over(cause)
+        self._s.log("end", **lane.names(), session=session.id, cause=cause)
+        return end

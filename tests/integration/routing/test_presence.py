@@ -1,0 +1,263 @@
+"""Sessions that nobody needs are ended and gone on with; nothing that goes on is cut off."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+
+import pytest
+
+from iapeer.lifecycle import rules
+from iapeer.sessions.process import is_alive
+from tests.integration.routing.house import House, open_house, until
+from tests.integration.routing.quiet import (
+    attached,
+    event,
+    events,
+    faults,
+    gone,
+    key,
+    marks_of,
+    profile,
+)
+
+pytestmark = [pytest.mark.anyio, pytest.mark.real_tmux]
+
+IDLE_S = 0.5
+
+
+async def _say(house: House, name: str, topic: str | None) -> None:
+    """Send one message and wait until it was read."""
+    sent = await house.send(name, topic=topic)
+    await house.wait(sent.message_id, "seen")
+
+
+@pytest.mark.requirement("lifecycle:idle", "lifecycle:resume", "lifecycle:topics")
+async def test_an_idle_session_is_parked_and_a_known_topic_goes_on_with_it() -> None:
+    async with open_house("ann", idle_s=IDLE_S) as house:
+        await _say(house, "ann", "one")
+        first = house.session("ann").native_id
+        reaped = await event(house, "supervise", action="reaped-idle", identity="demo-ann")
+        assert reaped["outcome"] == "resume-eligible"
+        assert "parked" in await marks_of(house, "ann")
+        assert await faults(house, "ann") == 0
+        await house.nothing_left()
+
+        await _say(house, "ann", "one")
+        wake = await event(house, "wake", count=2, identity="demo-ann")
+        assert (wake["mode"], wake["cause"], wake["ref"]) == (
+            "resume",
+            "idle-reaped-resume",
+            first,
+        )
+        assert "parked" not in await marks_of(house, "ann")
+
+
+async def test_another_topic_and_no_topic_begin_anew() -> None:
+    async with open_house("ann", idle_s=IDLE_S) as house:
+        await _say(house, "ann", "one")
+        await gone(house, "ann")
+        await _say(house, "ann", "two")
+        await gone(house, "ann")
+        await _say(house, "ann", None)
+        causes = [line["cause"] for line in events(house, "wake", identity="demo-ann")]
+        assert causes == ["first-wake", "idle-reaped-new-topic", "idle-reaped-no-topic"]
+
+
+async def test_topics_of_live_deliveries_belong_to_the_conversation() -> None:
+    async with open_house("ann", idle_s=IDLE_S) as house:
+        await _say(house, "ann", "one")
+        await _say(house, "ann", "two")
+        assert [line["topic"] for line in events(house, "topic-note")] == ["two"]
+        await gone(house, "ann")
+        await _say(house, "ann", "one")
+        assert (await event(house, "wake", count=2))["cause"] == "idle-reaped-resume"
+
+
+async def test_a_person_with_an_interface_is_gone_on_with_whatever_the_topic() -> None:
+    async with open_house("ann", idle_s=IDLE_S) as house:
+        profile(house, "ann", interfaces={"telegram": {"bot": "annbot"}})
+        await _say(house, "ann", "one")
+        await gone(house, "ann")
+        await _say(house, "ann", "two")
+        assert (await event(house, "wake", count=2))["cause"] == "idle-reaped-human"
+
+
+@pytest.mark.requirement("lifecycle:mid-turn")
+async def test_a_running_turn_is_never_cut_off() -> None:
+    async with open_house("ann", idle_s=0.3) as house:
+        sent = await house.send("ann", "SLOW 1.5")
+        await house.wait(sent.message_id, "seen")
+        await gone(house, "ann")
+        ends = await house.services.ledger.read(
+            lambda c: c.execute("SELECT turn_end FROM turns").fetchall()
+        )
+        assert ends == [("done",)]
+
+
+@pytest.mark.requirement("lifecycle:mid-turn")
+async def test_who_is_attached_keeps_the_session() -> None:
+    async with open_house("ann", idle_s=0.3) as house:
+        session = await house.live("ann")
+        with attached(house, "ann"):
+            await until(session.tmux.people)
+            await asyncio.sleep(1.0)
+            assert house.lane("ann").session is session
+        await gone(house, "ann")
+
+
+@pytest.mark.requirement("lifecycle:mid-turn")
+async def test_a_draft_keeps_the_session() -> None:
+    async with open_house("ann", idle_s=0.6) as house:
+        session = await house.live("ann")
+        house.type("ann", "half a thought")
+        await house.drawn("ann", "half a thought")
+        await asyncio.sleep(1.2)
+        assert house.lane("ann").session is session
+        house.type("ann", "", "C-u")
+        await gone(house, "ann")
+
+
+@pytest.mark.requirement("lifecycle:mid-turn")
+async def test_a_session_that_waits_in_a_call_is_active_until_the_call_returns() -> None:
+    async with open_house("ann", idle_s=0.3) as house:
+        session = await house.live("ann")
+        with house.lanes.calling(key(house, "ann")):
+            await asyncio.sleep(0.9)
+            assert house.lane("ann").session is session
+        assert house.lane("ann").rest.idle_s < 0.2
+        await gone(house, "ann")
+
+
+async def test_a_wall_clock_that_jumps_ends_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with open_house("ann", idle_s=30.0) as house:
+        session = await house.live("ann")
+        now = house.services.clock.now
+        monkeypatch.setattr(house.services.clock, "now", lambda: now() + 86_400)
+        house.lane("ann").work()
+        await house.lanes.audit()
+        await asyncio.sleep(0.2)
+        assert house.lane("ann").session is session
+
+
+async def test_an_adopted_session_is_as_old_as_its_last_sign_of_life() -> None:
+    async with open_house("ann", idle_s=2.0) as house:
+        await house.live("ann")
+        await house.close()
+        await asyncio.sleep(1.0)
+        await house.start()
+        await until(lambda: house.lane("ann").session)
+        assert 0.9 < house.lane("ann").rest.idle_s < 2.0
+        await gone(house, "ann")
+        await event(house, "supervise", action="reaped-idle")
+
+
+@pytest.mark.parametrize("victim", ["server", "pane"])
+async def test_a_death_is_told_with_its_class_and_the_next_session_begins_anew(victim: str) -> None:
+    async with open_house("ann") as house:
+        session = await house.live("ann")
+        os.kill(getattr(session, victim)[0], signal.SIGKILL)
+        line = await event(house, "supervise", action="reaped-gone")
+        assert line["death"] == {"server": "server-dead", "pane": "session-gone"}[victim]
+        assert line["outcome"] == "fresh-next-msg"
+        await until(lambda: house.lane("ann").session is None)
+        assert "parked" not in await marks_of(house, "ann")
+
+        async def counted() -> bool:
+            return await faults(house, "ann") == 1
+
+        await until(counted)
+        await _say(house, "ann", None)
+        assert (await event(house, "wake", count=2))["cause"] == "crash-or-self-close"
+
+
+async def test_a_death_that_no_event_told_is_found_by_the_audit() -> None:
+    async with open_house("ann") as house:
+        session = await house.live("ann")
+        session.stops.pop(0)()
+        session.stops.pop(0)()
+        os.kill(session.server[0], signal.SIGKILL)
+        await until(lambda: not is_alive(*session.server))
+        await house.lanes.audit()
+        await event(house, "supervise", action="reaped-gone", death="server-dead")
+
+
+async def test_deliberate_ends_are_no_faults() -> None:
+    async with open_house("ann", idle_s=0.4) as house:
+        for _ in range(4):
+            await house.fleet.new("ann", None)
+            await house.fleet.stop("ann", None)
+            await house.fleet.start("ann", None)
+        await house.live("ann")
+        await gone(house, "ann")
+        assert await faults(house, "ann") == 0
+
+
+async def test_a_stopped_peer_is_parked_and_goes_on_after_its_start() -> None:
+    async with open_house("ann") as house:
+        await _say(house, "ann", "one")
+        await house.fleet.stop("ann", None)
+        await house.fleet.start("ann", None)
+        assert house.lane("ann").session is None
+        await _say(house, "ann", "one")
+        assert (await event(house, "wake", count=2))["cause"] == "idle-reaped-resume"
+
+
+async def test_attach_consumes_the_park_so_that_a_later_crash_is_no_clean_end() -> None:
+    async with open_house("ann") as house:
+        await _say(house, "ann", "one")
+        await house.fleet.stop("ann", None)
+        await house.fleet.start("ann", None)
+        assert (await house.fleet.wake("ann", None)).woke
+        assert "parked" not in await marks_of(house, "ann")
+        os.kill(house.session("ann").pane[0], signal.SIGKILL)
+        await gone(house, "ann")
+        await _say(house, "ann", "one")
+        causes = [line["cause"] for line in events(house, "wake")]
+        assert causes == ["first-wake", "attach", "crash-or-self-close"]
+
+
+async def test_a_refresh_survives_an_attach_and_makes_the_next_session_a_fresh_one() -> None:
+    async with open_house("ann") as house:
+        await _say(house, "ann", "one")
+        done = await house.fleet.refresh("ann", None)
+        assert done == {"demo": "refresh-armed"}
+        assert await house.fleet.refresh("op", None) == {"api": "skipped-non-agentic"}
+        await house.fleet.stop("ann", None)
+        await house.fleet.start("ann", None)
+        await house.fleet.wake("ann", None)
+        assert "fresh_next" in await marks_of(house, "ann")
+        await house.fleet.stop("ann", None)
+        await house.fleet.start("ann", None)
+        await _say(house, "ann", "one")
+        causes = [line["cause"] for line in events(house, "wake")]
+        assert causes == ["first-wake", "attach", "soft-reload"]
+        assert not {"fresh_next", "parked"} & set(await marks_of(house, "ann"))
+
+
+async def test_a_quiet_session_is_told_only_to_those_who_want_every_step() -> None:
+    async with open_house("ann", supervise_log_verbose=True) as house:
+        await house.live("ann")
+        await house.lanes.audit()
+        assert (await event(house, "supervise", action="alive"))["identity"] == "demo-ann"
+    async with open_house("ann") as house:
+        await house.live("ann")
+        await house.lanes.audit()
+        assert events(house, "supervise", action="alive") == []
+
+
+@pytest.mark.requirement("lifecycle:crash-loop")
+async def test_faults_outlive_the_daemon_and_hold_the_peer_as_broken() -> None:
+    async with open_house(
+        "ann", misbehave="exit_at_start=1", boot_backoff_max_s=30.0, peers_before_broken=9
+    ) as house:
+        sent = await house.send("ann")
+        await house.wait(sent.message_id, "broken")
+        await house.close()
+        await house.start()
+        await until(lambda: house.lane("ann").broken)
+        assert await faults(house, "ann") == rules.streak([0, 0, 0], house.settings)
+        assert (await house.row(sent.message_id)).reason == "broken"
+        line = await event(house, "wake", mode="refused", cause="crash-loop")
+        assert "crash-loop guard" in line["reason"]
