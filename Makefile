@@ -83,6 +83,11 @@ test-kill: setup tmux ## Kill everything at random for a quarter of an hour; del
 test-burst: setup tmux ## 2,000 messages from 16 senders to one agent (ARGS=number)
 	@$(PY) scripts/burst.py $(ARGS)
 
+.PHONY: bench-agents
+bench-agents: setup tmux ## How long a message takes to a real agent's model beyond its own time (ARGS="cold warm" runs)
+	@$(PY) -m iapeer.testing.agents install claude codex
+	@$(PY) scripts/bench_agents.py $(ARGS)
+
 .PHONY: coverage
 coverage: setup tmux ## Run the tests and report the lines and branches they miss
 	@rm -f .coverage .coverage.*

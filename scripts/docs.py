@@ -25,7 +25,7 @@ from iapeer.cli.verbs import VERBS
 from iapeer.core import env, states
 from iapeer.core.errors import IapeerError
 from iapeer.core.settings import Settings, make_settings
-from iapeer.daemon import api, mcp
+from iapeer.daemon import api, asks, fleet_routes, mcp
 from iapeer.daemon.answers import status_of
 from iapeer.runtimes import spec
 from iapeer.runtimes.allowed import allowed_at
@@ -228,7 +228,8 @@ def routes() -> str:
 def bodies() -> str:
     """The request bodies."""
     parts = []
-    kinds = [kind for name, kind in vars(api).items() if name.endswith("Body") and name[0] != "_"]
+    named = {**vars(api), **vars(asks), **vars(fleet_routes)}
+    kinds = [kind for name, kind in named.items() if name.endswith("Body") and len(name) > 4]
     for kind in kinds:
         rows = [
             (f"`{f.encode_name}`", _type(kind, f.name), _needed(f))

@@ -109,6 +109,18 @@ class ClaudeHouse(House):
         await self.ended(sent.message_id, "done")
         return sent.message_id
 
+    async def idle(self, name: str) -> None:
+        """Wait until the program itself says that no turn runs."""
+        path = self.home / f".claude/sessions/{self.session(name, CLAUDE).pane[0]}.json"
+        await until(lambda: '"status":"idle"' in path.read_text(encoding="utf-8"), "it to be idle")
+
+    async def command(self, name: str, line: str) -> None:
+        """Type a command as a person who waits for the end of the turn; a quicker one may stay."""
+        await self.idle(name)
+        self.type(name, line, runtime=CLAUDE)
+        await until(lambda: self.shown(name) == line, f"{line} to be drawn")
+        self.type(name, "", "Enter", runtime=CLAUDE)
+
     async def kill(self, name: str) -> None:
         """SIGKILL the program and wait until the lane knows."""
         session = self.session(name, CLAUDE)

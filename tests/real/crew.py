@@ -102,7 +102,13 @@ class Crew:
                         return found
             return None
 
-        found: dict[str, Any] = wait_until(find, reason=f"an answer to {name}: {self.story()}")
+        try:
+            found: dict[str, Any] = wait_until(find)
+        except AssertionError:
+            letters = self.daemon.ask("GET", "/api/v1/messages")["messages"]
+            raise AssertionError(
+                f"{name} got no answer\n{self.story()}\n{letters}\n{self.log()}"
+            ) from None
         return found
 
     def story(self) -> list[str]:
@@ -137,8 +143,10 @@ class Crew:
         try:
             wait_until(lambda: self.ends(message_id) == list(ends))
         except AssertionError:
+            found = self.daemon.trace(message_id)
             raise AssertionError(
-                f"turns of {message_id} ended {self.ends(message_id)}, not {ends}\n{self.log()}"
+                f"turns of {message_id} ended {self.ends(message_id)}, not {ends}\n{self.log()}\n"
+                f"{found['steps']}\n{found['turns']}\n{self.story()}"
             ) from None
 
     def steps(self, message_id: str) -> list[str]:
@@ -214,6 +222,15 @@ class Crew:
         assert len(found) == 1, found
         return found[0]
 
+    def end(self) -> None:
+        """Kill the daemon, then the servers that would take their time when they are hung up."""
+        process = self.daemon.process
+        if process is not None and process.poll() is None:
+            self.daemon.kill()
+        for left in processes_of(self.home):
+            if "app-server" in cmdline(left):
+                kill(left)
+
     @property
     def home(self) -> Path:
         """The HOME of the made-up person."""
@@ -232,8 +249,9 @@ def body_of(text: str) -> str:
 
 
 def kill(process: psutil.Process) -> None:
-    """SIGKILL; psutil compares the start time first."""
-    process.send_signal(signal.SIGKILL)
+    """SIGKILL; psutil compares the start time first. One that has ended is fine."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        process.send_signal(signal.SIGKILL)
 
 
 def cmdline(process: psutil.Process) -> list[str]:

@@ -15,7 +15,8 @@ from iapeer.sessions.doors.text import WORD_JOINER
 from iapeer.sessions.prompt.compose import system_prompt_path
 from iapeer.testing.agents import SimulatedModel
 from iapeer.testing.model_server import Call, Rule, Say, Script, Slow
-from tests.real.claude_house import CLAUDE, ClaudeHouse, open_claude, texts_of, until
+from tests.integration.routing.house import until
+from tests.real.claude_house import CLAUDE, ClaudeHouse, open_claude, texts_of
 
 pytestmark = pytest.mark.anyio
 
@@ -106,8 +107,10 @@ async def test_messages_at_boot_in_a_stream_and_in_a_tool_call_are_each_read_onc
         await until(lambda: "Running" in house.pane("ann"), "the tool to run")
         in_tool = await house.send("ann", "sent during the tool call")
         await house.wait(in_tool.message_id, "landed")
-        assert await house.lane("ann", CLAUDE).services.doors["paste"].is_busy(
-            house.session("ann", CLAUDE)
+        assert (
+            await house.lane("ann", CLAUDE)
+            .services.doors["paste"]
+            .is_busy(house.session("ann", CLAUDE))
         )
         behind = await house.send("ann", "behind the one in the queue")
         assert behind.reason == "busy"
@@ -202,6 +205,7 @@ async def test_a_path_in_a_message_is_not_attached_and_other_mentions_are_untouc
         j = WORD_JOINER
         shown = f"@{j}secret.txt @{j}./secret.txt @{j}/etc/passwd @bob a@secret.txt @no-such.txt"
         assert asked.user_texts == ((await house.shown_as(sent.message_id)).replace(body, shown),)
+        said: tuple[str, ...] = ()
         for body in ("!touch ran-a-shell", "/clear", "#remember", "/compact now"):
             plain = await house.send("ann", body)
             await house.ended(plain.message_id, "done")

@@ -87,9 +87,11 @@ class Codex:
         await until(lambda: self.channel.native_id, "the terminal has a conversation")
 
     def terminal(self, *resume: str) -> tuple[str, ...]:
-        words = (str(self.program), *resume, "--remote", f"unix://{self.endpoint}", UNRESTRICTED)
+        words = (str(self.program), *resume, "--remote", f"unix://{self.endpoint}")
         size = ("-x", "160", "-y", "50", "-c", str(self.cwd))
-        return ("new-session", "-d", "-s", "m", *size, *words)
+        # A conversation that goes on keeps its permissions; the program refuses to be told them.
+        free = () if resume else (UNRESTRICTED,)
+        return ("new-session", "-d", "-s", "m", *size, *words, *free)
 
     def start_server(self) -> None:
         self.server = subprocess.Popen(
@@ -274,8 +276,8 @@ async def test_a_session_that_goes_on_in_new_programs_runs_what_was_queued_once(
         await later.start()
         await until(lambda: later.connected, "connected before the terminal")
         codex.tmux(*codex.terminal("resume", native_id))
-        while await codex.door.probe(session) is not None:
-            await asyncio.sleep(0.01)
+        await until(lambda: later.ready, "the conversation is loaded")
+        assert await codex.door.probe(session) is None
         assert later.native_id == native_id
         # The lane gives it back marked, and the new session is the first to be asked.
         outcome = await codex.door.hand_over(
@@ -283,6 +285,7 @@ async def test_a_session_that_goes_on_in_new_programs_runs_what_was_queued_once(
         )
         assert outcome == HandOver.LANDED
         await until(lambda: any(queued in fact.ids for fact in facts), "it is seen")
+        assert "danger-full-access" in "".join(codex.asks[-1].system_texts)
         await until(lambda: not later.busy and facts[-1].kind == "turn_end", "and answered")
         assert codex.asked("the survivor") == 1
         # The one that was cut off goes round again: its turn does not run any more.

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import signal
 import time
-from collections.abc import Iterable
+import tomllib
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from iapeer.sessions.process import is_alive
-from iapeer.storage.paths import Paths
+from iapeer.storage.paths import Paths, peer_state_dir
 from iapeer.testing.agents import AgentDaemon, SimulatedModel
 from iapeer.testing.agents.leaks import processes_of
 from iapeer.testing.daemon import wait_until
@@ -45,10 +48,12 @@ def rules(tmp_path: Path) -> Script | Iterable[Rule]:
 
 
 @pytest.fixture
-def crew(real_daemon: AgentDaemon, model: SimulatedModel) -> Crew:
+def crew(real_daemon: AgentDaemon, model: SimulatedModel) -> Iterator[Crew]:
     real_daemon.create("cody", runtime="codex")
     real_daemon.create("me", runtime="api")
-    return Crew(real_daemon, model)
+    made = Crew(real_daemon, model)
+    yield made
+    made.end()
 
 
 @pytest.fixture
@@ -116,6 +121,7 @@ def test_messages_in_a_tool_call_become_turns_of_their_own_in_order(crew: Crew, 
     crew.daemon.start()
     first = crew.send("cody", "WAITING")
     crew.wait(first)
+    crew.wait_asked("WAITING")
     later = [crew.send("cody", f"number {number}") for number in range(3)]
     for sent in later:
         crew.wait(sent, "landed")
@@ -198,9 +204,12 @@ def test_a_killed_app_server_loses_nothing_of_its_queue_and_repeats_nothing(
     crew.wait_ends(crew.send("cody", "hello"), "done")
     first = crew.send("cody", "WAITING")
     crew.wait(first)
+    crew.wait_asked("WAITING")
     second = crew.send("cody", "the queued one")
     crew.wait(second, "landed")
-    kill(crew.own_server(crew.session("cody")))
+    server = crew.own_server(crew.session("cody"))
+    kill(server)
+    wait_until(lambda: not server.is_running(), reason="its end")
     go.touch()
     crew.wait_ends(second, "done")
     crew.wait_ends(first, "died", "done")
@@ -216,14 +225,32 @@ def test_a_killed_terminal_is_a_death_and_the_unanswered_message_comes_again_mar
     crew.daemon.start()
     sent = crew.send("cody", "WAITING")
     crew.wait(sent)
+    crew.wait_asked("WAITING")
     row = crew.session("cody")
     assert row.pane_pid
     server = crew.own_server(row)
     os.kill(row.pane_pid, signal.SIGKILL)
+    wait_until(lambda: not server.is_running(), reason="the end of its server")
     go.touch()
     crew.wait_ends(sent, "died", "done")
-    assert not server.is_running()
     assert [("dup=" in newest(r)) for r in crew.asked("WAITING")] == [False, True]
+
+
+def test_a_turn_that_codex_ends_on_its_way_out_counts_and_is_not_repeated(
+    crew: Crew, go: Path
+) -> None:
+    crew.daemon.start()
+    sent = crew.send("cody", "WAITING")
+    crew.wait(sent)
+    crew.wait_asked("WAITING")
+    row = crew.session("cody")
+    assert row.pane_pid
+    go.touch()
+    # Hung up, the server ends the turn that runs before it ends itself.
+    os.kill(row.pane_pid, signal.SIGKILL)
+    crew.wait(crew.send("cody", "the next one"))
+    crew.wait(sent)
+    assert len(crew.asked("WAITING")) == 1 or "dup=" in newest(crew.asked("WAITING")[1])
 
 
 def test_a_killed_tmux_server_takes_both_programs_along_and_the_message_comes_again(
@@ -232,13 +259,14 @@ def test_a_killed_tmux_server_takes_both_programs_along_and_the_message_comes_ag
     crew.daemon.start()
     sent = crew.send("cody", "WAITING")
     crew.wait(sent)
+    crew.wait_asked("WAITING")
     row = crew.session("cody")
     server = crew.own_server(row)
     assert row.server_pid
     os.kill(row.server_pid, signal.SIGKILL)
+    wait_until(lambda: not server.is_running(), reason="the end of its server")
     go.touch()
     crew.wait_ends(sent, "died", "done")
-    assert not server.is_running()
     assert row.pane_pid
     assert not is_alive(row.pane_pid, int(row.pane_start or 0))
     assert [("dup=" in newest(r)) for r in crew.asked("WAITING")] == [False, True]
@@ -250,6 +278,7 @@ def test_a_daemon_killed_in_mid_turn_adopts_the_session_and_repeats_nothing(
     crew.daemon.start()
     first = crew.send("cody", "WAITING")
     crew.wait(first)
+    crew.wait_asked("WAITING")
     second = crew.send("cody", "the queued one")
     crew.wait(second, "landed")
     crew.daemon.kill()
@@ -270,6 +299,7 @@ def test_turns_that_end_while_no_daemon_runs_are_known_afterwards(crew: Crew, go
     crew.daemon.start()
     first = crew.send("cody", "WAITING")
     crew.wait(first)
+    crew.wait_asked("WAITING")
     second = crew.send("cody", "the queued one")
     crew.wait(second, "landed")
     crew.daemon.kill()
@@ -304,7 +334,7 @@ def test_a_rejected_login_is_an_api_error_and_the_message_is_not_repeated(crew: 
     crew.daemon.start()
     first = crew.send("cody", "LOCKED OUT")
     crew.wait_ends(first, "api_error")
-    assert "category=authentication_failed" in crew.log("api-error")
+    wait_until(lambda: "category=authentication_failed" in crew.log("api-error"))
     second = crew.send("cody", "the next one")
     crew.wait(second, "held")
     assert crew.stored(second).reason == "api_error"
@@ -332,12 +362,67 @@ def test_after_stop_all_and_the_daemons_stop_nothing_of_ours_is_left(crew: Crew)
     assert not [name for name in left if name.endswith(".sock")], left
 
 
+def test_a_home_of_its_own_leaves_the_persons_alone_and_keeps_what_stands_in_it(
+    crew: Crew,
+) -> None:
+    persons = crew.home / ".codex"
+    (crew.daemon.root / "iapeer.toml").write_text('agent_config = "isolated"\n', encoding="utf-8")
+    own = peer_state_dir(Paths(crew.daemon.root).peer_home("cody"), "codex") / "home" / ".codex"
+    own.mkdir(parents=True)
+    shutil.copy(persons / "config.toml", own)
+    crew.daemon.start()
+    crew.wait_ends(crew.send("cody", "hello", topic="lighthouse"), "done")
+    crew.daemon.run("stop", "cody")
+    crew.daemon.run("start", "cody")
+    crew.wait_ends(crew.send("cody", "hello again", topic="lighthouse"), "done")
+    assert [body_of(text) for text in crew.wait_asked("hello again").user_texts] == [
+        "hello",
+        "hello again",
+    ]
+    assert [path.name for path in persons.iterdir()] == ["config.toml"]
+    assert (own / "sessions").is_dir()
+    kept = tomllib.loads((own / "config.toml").read_text(encoding="utf-8"))
+    assert kept["model_provider"] == "simulator"
+
+
+def test_options_of_a_peer_reach_its_conversation_and_its_own_server(crew: Crew) -> None:
+    provider = f'{{name="other",base_url="{crew.model.url}/v1",env_key="SIMULATOR_API_KEY"}}'
+    values = [
+        "model=another-model",
+        "model_reasoning_effort=low",
+        f"model_providers.other={provider}",
+        "model_provider=other",
+    ]
+    options = [word for value in values for word in ("-c", value)]
+    crew.daemon.set_variables("cody", "codex", start_args=options)
+    crew.daemon.start()
+    for number in range(2):
+        # The second time in a session that goes on with the first one's conversation.
+        crew.wait_ends(crew.send("cody", f"hello {number}", topic="lighthouse"), "done")
+        asked = json.loads(crew.wait_asked(f"hello {number}").body)
+        assert (asked["model"], asked["reasoning"]["effort"]) == ("another-model", "low")
+        crew.daemon.run("stop", "cody")
+        crew.daemon.run("start", "cody")
+    assert crew.wakes("cody")[1] == ("resume", "idle-reaped-resume")
+
+
+def test_a_codex_that_nobody_has_logged_in_is_a_failed_boot_that_says_so(crew: Crew) -> None:
+    (crew.home / ".codex" / "config.toml").write_text("", encoding="utf-8")
+    (crew.daemon.root / "iapeer.toml").write_text("wait_waking_s = 0.5\n", encoding="utf-8")
+    crew.daemon.start()
+    sent = crew.send("cody", "hello")
+    wait_until(lambda: ("fail", "") in crew.wakes("cody"), reason="a failed boot")
+    assert "OpenAI API key" in crew.log("wake ")
+    assert crew.stored(sent).state == "held"
+
+
 def test_escape_of_a_person_ends_the_turn_and_what_waits_still_arrives(
     crew: Crew, go: Path
 ) -> None:
     crew.daemon.start()
     first = crew.send("cody", "WAITING")
     crew.wait(first)
+    crew.wait_asked("WAITING")
     second = crew.send("cody", "the queued one")
     crew.wait(second, "landed")
     crew.key(crew.session("cody"), "Escape")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -30,9 +31,11 @@ from iapeer.sessions.model import TmuxSession, marks_of
 from iapeer.sessions.plan import _free_port
 from iapeer.sessions.screen import read_screen
 from iapeer.sessions.tmux.server import TmuxServer
-from iapeer.testing.agents import SimulatedModel
+from iapeer.testing.agents import AgentDaemon, SimulatedModel
 from iapeer.testing.model_server import Fail, RecordedRequest, Rule, Say, Script, Slow
+from tests.real.crew import CALL, Crew
 
+PLAIN = "Привет\n* bullet\n/help\n!ls 你好 `x` $(id)"
 pytestmark = [pytest.mark.anyio, pytest.mark.extra, pytest.mark.timeout(300)]
 
 NASTY = (
@@ -46,6 +49,7 @@ WAIT_S = 60.0
 
 RULES = Script(
     rules=(
+        CALL,
         Rule("SLOWLY", (Slow(0.4), Say("one word after the other, each takes its time " * 2))),
         Rule("LIMITED", (Fail(status=429, retry_after=90, times=1), Say("after the limit"))),
         Rule("AGAIN", (Fail(status=429, times=1), Say("after a retry"))),
@@ -325,3 +329,56 @@ async def test_errors_of_the_vendor_end_the_turn_with_their_category_and_reset(
         await dora.send(free)
         await dora.until(lambda: dora.seen(free) and len(dora.ends()) == 4)
         assert dora.ends()[3].status == "done"
+
+
+@pytest.mark.parametrize("runtime", ["opencode", "qwen"])
+def test_a_manifest_is_enough_to_be_woken_to_use_our_tool_and_to_go_on_with_a_topic(
+    runtime: str, real_daemon: AgentDaemon, model: SimulatedModel, agent_binaries: dict[str, Path]
+) -> None:
+    assert agent_binaries[runtime].is_file()
+    crew = Crew(real_daemon, model)
+    real_daemon.create("eve", runtime=runtime)
+    real_daemon.create("me", runtime="api")
+    before = [json.loads(path.read_bytes()) for path in _settings_of(crew.home)]
+    real_daemon.start()
+    sent = crew.send("eve", PLAIN, topic="proof")
+    crew.wait(sent, timeout_s=BOOT_S)
+    asked = model.wait_for(lambda r: r.has_tools and bool(text_in(r)))
+    assert text_in(asked) == [crew.text_of(sent)]
+    crew.wait_ends(sent, "done")
+
+    call = 'CALL send_to_peer {"personality": "me", "message": "proof"}'
+    if runtime == "qwen":
+        # It hides the tools of servers until the model looks for them.
+        called = crew.send("eve", 'CALL tool_search {"query": "select:mcp__iapeer__send_to_peer"}')
+        crew.wait_ends(called, "done")
+    called = crew.send("eve", call)
+    crew.wait_ends(called, "done")
+    results = [
+        entry.text
+        for request in model.requests
+        for entry in (request.ask.entries if request.ask else ())
+        if entry.kind == "result"
+    ]
+    assert any("delivered_to" in text or "message_id" in text for text in results), results
+
+    row = crew.session("eve", runtime)
+    assert row.native_id
+    real_daemon.run("stop", "eve")
+    real_daemon.run("start", "eve")
+    later = crew.send("eve", "after the end", topic="proof")
+    crew.wait(later, timeout_s=BOOT_S)
+    crew.wait_ends(later, "done")
+    assert crew.session("eve", runtime).native_id == row.native_id
+    last = model.wait_for(lambda r: r.has_tools and "after the end" in "".join(text_in(r)))
+    assert sum(PLAIN in text for text in text_in(last)) == 1
+    after = [json.loads(path.read_bytes()) for path in _settings_of(crew.home)]
+    for settings in after:
+        # The programs' own words for the shape of their settings.
+        settings.pop("$version", None)
+        settings.pop("$schema", None)
+    assert after == before
+
+
+def _settings_of(home: Path) -> list[Path]:
+    return [home / ".config/opencode/opencode.json", home / ".qwen/settings.json"]

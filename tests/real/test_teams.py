@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Iterable
+import re
+import shutil
+import subprocess
+import tomllib
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -52,10 +58,12 @@ def rules(tmp_path: Path) -> Script | Iterable[Rule]:
 
 
 @pytest.fixture
-def crew(real_daemon: AgentDaemon, model: SimulatedModel) -> Crew:
+def crew(real_daemon: AgentDaemon, model: SimulatedModel) -> Iterator[Crew]:
     real_daemon.create("cody", runtime="codex")
     real_daemon.create("me", runtime="api")
-    return Crew(real_daemon, model)
+    made = Crew(real_daemon, model)
+    yield made
+    made.end()
 
 
 def test_codex_asks_claude_and_gets_the_answer_both_exactly(crew: Crew) -> None:
@@ -127,5 +135,100 @@ def test_two_that_send_to_each_other_in_mid_turn_do_not_block_each_other(
         crew.wait_ends(sent, "done")
     crew.wait(pair[0]["message_id"])
     crew.wait(pair[1]["message_id"])
-    assert crew.told("from inside cody", runtime) == 1
-    assert crew.told(f"from inside {other}") == 1
+    wait_until(lambda: crew.told("from inside cody", runtime), reason=f"{other} to read it")
+    wait_until(lambda: crew.told(f"from inside {other}"), reason="cody to read it")
+    assert crew.told("from inside cody", runtime) == crew.told(f"from inside {other}") == 1
+
+
+CODEX_WRITES = {"tui"}
+CLAUDE_WRITES = {
+    "firstStartTime",
+    "lastReleaseNotesSeen",
+    "machineID",
+    "migrationVersion",
+    "numStartups",
+    "projects",
+    "seenNotifications",
+    "tipsHistory",
+    "tipLifetimeShownCounts",
+    "userID",
+}
+"""Keys that the programs themselves write into the person's files on their first start (measured);
+and Claude more that begin with a word of `CLAUDE_FAMILIES`."""
+CLAUDE_FAMILIES = ("official", "opus", "sonnet", "cached")
+
+
+def test_the_persons_files_are_changed_by_the_programs_only(crew: Crew, tmp_path: Path) -> None:
+    crew.daemon.create("ann", runtime="claude")
+    before = files_of(crew.home)
+    crew.daemon.start()
+    assert files_of(crew.home) == before
+    with traced(crew, tmp_path / "trace") as trace:
+        order = json.dumps({"personality": "ann", "message": "hello"})
+        crew.wait(crew.send("cody", f"CALL send_to_peer {order}", topic="lighthouse"))
+        crew.wait_asked("hello", "claude")
+        crew.daemon.run("stop", "--all")
+        crew.daemon.run("start", "cody")
+        crew.wait(crew.send("cody", "and again", topic="lighthouse"))
+        crew.daemon.run("stop", "--all")
+        crew.daemon.stop()
+    calls = trace.read_text(encoding="utf-8", errors="replace").split("\n")
+    ours = [call for call in calls if f"{crew.home}/" in call]
+    assert [call for call in ours if "openat" in call], "the trace saw nothing"
+    writing = [call for call in ours if WRITING.search(call)]
+    # The folder of a record is made so that it can be watched before its first line.
+    folders = [call for call in writing if " mkdir(" in call and "/.claude" in call]
+    assert writing == folders
+    after = files_of(crew.home)
+    told = changed_keys(json.loads, ".claude.json", before, after)
+    assert {key for key in told if not key.startswith(CLAUDE_FAMILIES)} <= CLAUDE_WRITES
+    assert changed_keys(tomllib.loads, ".codex/config.toml", before, after) <= CODEX_WRITES
+    # Nothing else that was there has changed, and no file that is new speaks of us to the program.
+    assert {name for name in before if before[name] != after.get(name)} <= {
+        ".claude.json",
+        ".codex/config.toml",
+    }
+    settings = (".claude/settings.json", ".mcp.json", ".codex/hooks.json", ".claude/CLAUDE.md")
+    assert not [name for name in settings if name in after]
+
+
+WRITING = re.compile(
+    r"O_WRONLY|O_RDWR|O_CREAT|O_TRUNC"
+    r"|\b(rename|unlink|mkdir|rmdir|symlink|link|f?chmod|f?chown|utime|f?truncate|mknod)\w*\("
+)
+
+
+@contextlib.contextmanager
+def traced(crew: Crew, trace: Path) -> Iterator[Path]:
+    """Write down every call of the daemon that names a file; not those of what it starts."""
+    if shutil.which("strace") is None:
+        pytest.skip("strace is not installed")
+    assert crew.daemon.process is not None
+    words = ["strace", "-f", "-b", "execve", "-y", "-qq", "-s", "4096", "-o", str(trace)]
+    calls = ["-e", "trace=%file,ftruncate,fchmod,fchown"]
+    daemon = crew.daemon.process.pid
+    tracer = subprocess.Popen([*words, *calls, "-p", str(daemon)])
+    try:
+        status = Path(f"/proc/{daemon}/status")
+        wait_until(lambda: f"TracerPid:\t{tracer.pid}\n" in status.read_text(encoding="utf-8"))
+        yield trace
+    finally:
+        tracer.terminate()
+        tracer.wait(timeout=10)
+
+
+def files_of(home: Path) -> dict[str, str]:
+    """Return every file below a folder with its content."""
+    return {
+        str(path.relative_to(home)): path.read_bytes().decode("utf-8", "replace")
+        for path in home.rglob("*")
+        if path.is_file()
+    }
+
+
+def changed_keys(
+    load: Callable[[str], dict[str, Any]], name: str, before: dict[str, str], after: dict[str, str]
+) -> set[str]:
+    """Return the top keys of a file that have another value than before."""
+    old, new = load(before[name]), load(after[name])
+    return {key for key in old.keys() | new.keys() if old.get(key) != new.get(key)}

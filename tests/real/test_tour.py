@@ -13,6 +13,7 @@ from iapeer.core import env
 TOUR_S = 100.0
 
 
+@pytest.mark.requirement("launch:adapters")
 @pytest.mark.parametrize("runtime", ["claude", "codex"])
 def test_the_tour_shows_two_real_agents_and_leaves_nothing(
     runtime: str, agent_binaries: object, agent_environ: dict[str, str]

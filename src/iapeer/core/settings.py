@@ -27,6 +27,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     sock_dir: Path
     daemon_socket: Path
     runtimes_dir: Path
+    units_dir: Path
     port: int = DEFAULT_PORT
     bearer_token: str = ""
     tmux: str = "tmux"
@@ -39,9 +40,21 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     boot_limit: int = 4
     """Sessions that may be booting at once on this host."""
     boots_before_broken: int = 3
+    crashloop_window_s: float = 300.0
     boot_backoff_s: float = 2.0
     """First wait after a failed boot; doubles with jitter up to `boot_backoff_max_s`."""
-    boot_backoff_max_s: float = 60.0
+    boot_backoff_max_s: float = 300.0
+    healthy_s: float = 600.0
+    """A peer, or a runtime, without a fault for this long has its faults forgotten."""
+    peers_before_broken: int = 3
+    """Peers of one runtime whose boots fail in a row before the runtime itself counts as broken."""
+    idle_s: float = 3600.0
+    """A session that nobody used for this long is ended, to be gone on with when it is needed."""
+    ephemeral_quiet_s: float = 20.0
+    """How long an ephemeral worker that has said its word must be quiet before it is ended."""
+    ephemeral_unarmed_idle_s: float = 600.0
+    """The same for one that finished its turn without a word. Longer than its longest tool."""
+    supervise_log_verbose: bool = False
     agent_config: Literal["", "shared", "isolated"] = ""
     """Whether agent CLIs work in the user's own configuration; empty: as their manifest says."""
     audit_s: float = 60.0
@@ -86,10 +99,15 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     log_keep: int = 5
     lifecycle_log_max_bytes: int = 5 << 20
     lifecycle_log_keep: int = 5
+    canary: bool = True
+    """Whether a recorder stands beside each tmux server and writes down its death."""
+    pane_logs: bool = False
+    """Whether what panes print is kept in `logs/lifecycle/`: it has messages in it."""
 
 
 _POSITIVE_INTS = {
     env.BOOT_LIMIT: "boot_limit",
+    env.CRASHLOOP_MAX: "boots_before_broken",
     env.COMPOSER_TIMEOUT_MS: "composer_timeout_ms",
     env.COMPACT_DONE_TIMEOUT_MS: "compact_done_timeout_ms",
     env.COMPOSER_POLL_MS: "composer_poll_ms",
@@ -102,11 +120,16 @@ _POSITIVE_SECONDS = {
     env.BOOT_DEADLINE_SECS: "boot_deadline_s",
     env.AUDIT_SECS: "audit_s",
     env.TTL_SECS: "ttl_s",
+    env.IDLE_SECS: "idle_s",
+    env.EPHEMERAL_QUIET_SECS: "ephemeral_quiet_s",
+    env.EPHEMERAL_UNARMED_IDLE_SECS: "ephemeral_unarmed_idle_s",
+    env.CRASHLOOP_WINDOW_SECS: "crashloop_window_s",
 }
 _PATHS = {
     env.SOCK_DIR: "sock_dir",
     env.DAEMON_SOCKET: "daemon_socket",
     env.RUNTIMES_DIR: "runtimes_dir",
+    env.UNITS_DIR: "units_dir",
 }
 _MAY_BE_ZERO = frozenset(
     {
@@ -146,6 +169,7 @@ def make_settings(
         "sock_dir": Path(environ.get(env.SOCK_DIR) or root / "socks"),
         "daemon_socket": Path(sock) if sock else root / "state" / "iapeer" / "router.sock",
         "runtimes_dir": Path(environ.get(env.RUNTIMES_DIR) or root / "runtimes"),
+        "units_dir": Path(environ.get(env.UNITS_DIR) or home / ".config" / "systemd" / "user"),
     }
     values.update(_checked_file(file_values or {}, file_name, values))
     values.update({f: Path(environ[name]) for name, f in _PATHS.items() if environ.get(name)})
@@ -204,6 +228,8 @@ def _from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
         found["tmux"] = environ[env.TMUX]
     if environ.get(env.DAEMON_LOG):
         found["daemon_log"] = True
+    if environ.get(env.SUPERVISE_LOG_VERBOSE, "").lower() in ("1", "true", "yes"):
+        found["supervise_log_verbose"] = True
     return found
 
 

@@ -26,7 +26,10 @@ def known_native_id(session: TmuxSession) -> str:
 
 def _appserver(session: TmuxSession, report: Report) -> Channel:
     made: Channel = import_module("iapeer.sessions.appserver.channel").AppServerChannel(
-        session.endpoint, report, native_id=known_native_id(session)
+        session.endpoint,
+        report,
+        native_id=known_native_id(session),
+        since=session.started_at,
     )
     return made
 

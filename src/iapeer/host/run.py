@@ -18,7 +18,7 @@ from iapeer.core.errors import IapeerError
 from iapeer.core.settings import Settings
 from iapeer.daemon.server import DaemonServer
 from iapeer.daemon.services import Services
-from iapeer.lifecycle import rules
+from iapeer.lifecycle.rules import LifecycleRules
 from iapeer.registry.index import Registry
 from iapeer.registry.profiles import reindex_peer
 from iapeer.registry.rename import recover_rename
@@ -28,19 +28,24 @@ from iapeer.routing.fleet import FleetService
 from iapeer.routing.foreign import ForeignServices, ForeignWrites
 from iapeer.routing.guards import Attempt, Guards
 from iapeer.routing.inboxes import Inboxes
+from iapeer.routing.lanes.budget import RuntimeBudget
 from iapeer.routing.lanes.pool import Lanes
 from iapeer.routing.lanes.services import LaneServices
 from iapeer.routing.notices import Notices, NoticeServices
+from iapeer.routing.own import OwnSessions
 from iapeer.routing.router import Guarded, Router
 from iapeer.routing.tokens import HookEvidence, SessionTokens
 from iapeer.routing.waits import Waits
 from iapeer.runtimes.catalog import Catalog
 from iapeer.sessions import spool
+from iapeer.sessions.canary.keeper import Keeper
 from iapeer.sessions.doors.appserver import AppServerDoor
+from iapeer.sessions.doors.http import HttpDoor
 from iapeer.sessions.doors.inbox import InboxDoor
 from iapeer.sessions.doors.paste import PaneDoor, PasteDoor
 from iapeer.sessions.handoff import sweep_handoffs
 from iapeer.sessions.launch import Launcher
+from iapeer.sessions.model import TmuxSession
 from iapeer.sessions.notify import make_notifier
 from iapeer.sessions.plan import Surroundings
 from iapeer.sessions.process import DeathWatch
@@ -50,11 +55,11 @@ from iapeer.storage.ledger import messages
 from iapeer.storage.ledger.offline import offline
 from iapeer.storage.ledger.store import Ledger
 from iapeer.storage.locks import DaemonLock
-from iapeer.storage.logs import LogFile, lifecycle_record
 from iapeer.storage.paths import Paths
 
 from .channels import channels
 from .common import open_registry
+from .logs import open_logs
 from .prompts import composer
 
 
@@ -101,6 +106,8 @@ async def running_daemon(settings: Settings, environ: Mapping[str, str]) -> Asyn
         lock = DaemonLock(paths.daemon_lock)
         lock.acquire()
         stack.callback(lock.release)
+        stopped = _was_stopped(paths)
+        stack.callback(_note_stop, paths)
         ledger = Ledger.open(paths.ledger, settings.busy_timeout_s)
         stack.callback(ledger.close)
         registry = open_registry(paths, environ)
@@ -111,18 +118,8 @@ async def running_daemon(settings: Settings, environ: Mapping[str, str]) -> Asyn
         spool.sweep(paths.run, spool.PASTE_STEM)
 
         clock, waits = SystemClock(), Waits()
-        lifecycle_log = LogFile(
-            paths.lifecycle_log, settings.lifecycle_log_max_bytes, settings.lifecycle_log_keep
-        )
-        exits_log = LogFile(paths.exits_log, settings.log_max_bytes, settings.log_keep)
-
-        def log(ev: str, **fields: object) -> None:
-            lifecycle_log.append(lifecycle_record(clock.now(), ev, **fields))
-
-        def exits(fields: Mapping[str, object]) -> None:
-            values = dict(fields)
-            exits_log.append(lifecycle_record(clock.now(), str(values.pop("ev")), **values))
-
+        logs = open_logs(settings, paths, clock)
+        log = logs.lifecycle
         notices = Notices(NoticeServices(ledger, registry, clock, settings, log))
         stack.push_async_callback(notices.close)
         deaths, notifier = DeathWatch(), make_notifier()
@@ -140,9 +137,12 @@ async def running_daemon(settings: Settings, environ: Mapping[str, str]) -> Asyn
                 mcp_url=lambda: server.url,
                 boots=asyncio.Semaphore(settings.boot_limit),
                 channels=channels(),
+                log=log,
+                stopped=stopped,
                 compose=composer(paths, registry, environ, log),
             )
         )
+        stack.push_async_callback(launcher.close)
         services = LaneServices(
             settings=settings,
             clock=clock,
@@ -155,18 +155,21 @@ async def running_daemon(settings: Settings, environ: Mapping[str, str]) -> Asyn
                 "pane": PaneDoor(settings),
                 "inbox": InboxDoor(),
                 "appserver": AppServerDoor(),
+                "http": HttpDoor(),
             },
             deaths=deaths,
             notifier=notifier,
             waits=waits,
-            decide=rules.bind(settings),
+            rules=LifecycleRules(settings),
+            budget=RuntimeBudget(settings.peers_before_broken, log),
             log=log,
-            exits=exits,
+            exits=logs.exits,
             notices=notices,
         )
+        keeper = Keeper(paths, settings, lambda: _sessions(services), launcher.guard)
+        _warn_of_order(settings, log)
         lanes = Lanes(services)
         notices.deliver = lanes.work
-        delivery_log = LogFile(paths.delivery_log, settings.log_max_bytes, settings.log_keep)
 
         def too_deep(attempt: Attempt) -> None:
             log("too-deep", sender=attempt.sender, to=attempt.recipient, depth=attempt.depth)
@@ -182,9 +185,10 @@ async def running_daemon(settings: Settings, environ: Mapping[str, str]) -> Asyn
         server = DaemonServer(
             settings,
             Services(
-                postman=Router(guarded, lanes, waits, delivery_log),
-                archive=ArchiveService(ledger, registry, unguarded, lanes, clock, delivery_log),
+                postman=Router(guarded, lanes, waits, logs.delivery),
+                archive=ArchiveService(ledger, registry, unguarded, lanes, clock, logs.delivery),
                 fleet=FleetService(lanes, services, paths),
+                own=OwnSessions(settings, ledger, registry, lanes, clock),
                 evidence=HookEvidence(lanes),
                 inbox=Inboxes(lanes, services),
                 tokens=SessionTokens(ledger, registry),
@@ -199,8 +203,30 @@ async def running_daemon(settings: Settings, environ: Mapping[str, str]) -> Asyn
         await server.start()
         stack.push_async_callback(server.stop)
         lanes.start()
+        keeper.start()
+        stack.push_async_callback(keeper.close)
         await notices.resume()
         yield Daemon(server, lanes)
+
+
+def _sessions(services: LaneServices) -> list[TmuxSession]:
+    """Return the sessions in tmux that live now."""
+    found = [lane.session for lane in services.by_session.values()]
+    return [session for session in found if isinstance(session, TmuxSession)]
+
+
+def _was_stopped(paths: Paths) -> bool:
+    """Tell whether the daemon before this one ended in order; this one has not yet."""
+    with contextlib.suppress(FileNotFoundError):
+        paths.stopped.unlink()
+        return True
+    return False
+
+
+def _note_stop(paths: Paths) -> None:
+    """Tell the next daemon that this one ended in order."""
+    with contextlib.suppress(OSError):
+        paths.stopped.touch(mode=0o600)
 
 
 def _recover(paths: Paths, registry: Registry) -> None:
@@ -214,3 +240,16 @@ def _recover(paths: Paths, registry: Registry) -> None:
     for record in registry.snapshot():
         if not record.uid and Path(record.cwd).is_dir():
             reindex_peer(registry, Path(record.cwd))
+
+
+def _warn_of_order(settings: Settings, log: Callable[..., None]) -> None:
+    """Say so when the bounds of a quiet session are not in the order that they mean something in.
+
+    Silence of an ephemeral worker after its word < without a word < of any session.
+    """
+    bounds = (settings.ephemeral_quiet_s, settings.ephemeral_unarmed_idle_s, settings.idle_s)
+    if not bounds[0] < bounds[1] < bounds[2]:
+        reason = "ephemeral_quiet_s < ephemeral_unarmed_idle_s < idle_s does not hold: {} {} {}"
+        text = reason.format(*(f"{bound:g}" for bound in bounds))
+        logging.getLogger("iapeer").warning(text)
+        log("settings-order", reason=text)

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Coroutine, Mapping
 from pathlib import Path
 from sqlite3 import Connection
 from typing import Any, TypeVar
 
 from iapeer.core import env
-from iapeer.core.errors import IapeerError, LaunchFailed, SessionGone, TmuxError
+from iapeer.core.errors import IapeerError, LaunchFailed, SessionGone, StorageError, TmuxError
 from iapeer.core.identity import Identity
 from iapeer.core.ids import new_token, token_digest
 from iapeer.runtimes.spec import RuntimeSpec
@@ -22,7 +22,10 @@ from iapeer.storage.faults import fault
 from iapeer.storage.ledger import sessions as rows
 from iapeer.storage.ledger.rows import Birth, NewSession, SessionRow
 
+from .canary import Canaries, CanaryState, Watched, exit_hooks
+from .ends import Ends, Remains, remains_of, remains_of_row
 from .environment import server_env
+from .forensics.coroner import boot_id
 from .handoff import stub_argv, write_handoff
 from .model import LaunchRequest, TmuxSession, marks_of
 from .plan import Plan, Surroundings, config_home, make_plan
@@ -41,6 +44,10 @@ class Launcher:
 
     def __init__(self, around: Surroundings) -> None:
         self._around = around
+        enabled = around.settings.canary
+        self._canaries = Canaries(around.paths, around.tmux, enabled=enabled)
+        self._ends = Ends(self._canaries, around.ledger, around.clock, stopped=around.stopped)
+        self._unarmed: set[str] = set()
 
     @contextlib.asynccontextmanager
     async def permit(self) -> AsyncIterator[None]:
@@ -76,16 +83,23 @@ class Launcher:
             read_offset=plan.offset,
             endpoint=plan.endpoint,
             heard=plan.mode == "resume",
+            boot_id=boot_id(),
         )
 
         def open_row(conn: Connection) -> None:
             rows.open_session(conn, row)
 
         try:
-            server = self._server(plan.socket)
+            hooks = await self._hooks(request, plan)
+            server = self._server(plan.socket, hooks)
         except TmuxError as error:
             raise _as_launch_failure(request, error) from error
-        await around.ledger.write(open_row)
+        try:
+            await _whole(around.ledger.write(open_row))
+        except asyncio.CancelledError:
+            with contextlib.suppress(StorageError):
+                await asyncio.shield(self._ends.write(plan.session_id, "boot:cancelled", None))
+            raise
         fault("launch.opened")
         try:
             return await self._bring_up(request, spec, plan, server, token)
@@ -123,7 +137,7 @@ class Launcher:
         if spec.launch.server_argv and aux is None:
             return None
         await server.detach_strangers()
-        return TmuxSession(
+        session = TmuxSession(
             id=row.id,
             uid=row.uid,
             identity=identity,
@@ -139,22 +153,53 @@ class Launcher:
             home=config_home(identity, Path(row.cwd), spec, self._around),
             aux=aux,
             mode=row.mode,
+            started_at=row.started_at,
         )
+        await self.guard(session)
+        return session
+
+    async def guard(self, session: TmuxSession) -> None:
+        """See to it that the death of this session's server will be recorded.
+
+        Done at every adoption and audit; a loss is logged once.
+        """
+        watched = remains_of(session).watched
+        state = await self._canaries.ensure(watched)
+        is_news = state is CanaryState.SPAWNED or (
+            state is CanaryState.FAILED and session.id not in self._unarmed
+        )
+        (self._unarmed.add if state is CanaryState.FAILED else self._unarmed.discard)(session.id)
+        if is_news:
+            self._around.log(
+                "supervise",
+                identity=watched.identity,
+                action="canary",
+                state=state,
+                origin="retrofit",
+                session=session.id,
+            )
+
+    async def close(self) -> None:
+        """Leave sessions and their recorders to themselves; they live on."""
+        await self._canaries.close()
 
     async def end(self, session: TmuxSession, cause: str) -> None:
         """End one session and everything that runs in it; write its end down. Idempotent."""
         await session.release()
+        scene = await self._ends.look(remains_of(session))
         await session.tmux.kill()
         for program in session.processes[1:]:
             await _end_program(*program)
         _remove_endpoint(session.endpoint)
-        now = self._around.clock.now()
-        await self._around.ledger.write(lambda c: rows.end_session(c, session.id, cause, now))
+        self._unarmed.discard(session.id)
+        await self._ends.write(session.id, cause, scene)
 
     async def clear(self, row: SessionRow, cause: str) -> None:
         """Remove what is left of a session that is not there any more, and end its row."""
         server = self._server(Path(row.socket))
-        server.adopt(f"{row.runtime}-{row.personality}", _pair(row.server_pid, row.server_start))
+        born = _pair(row.server_pid, row.server_start)
+        server.adopt(f"{row.runtime}-{row.personality}", born)
+        scene = await self._ends.look(remains_of_row(row, server, born))
         aux = None
         with contextlib.suppress(TmuxError):
             aux = await server.program_of(AUX) if row.endpoint else None
@@ -163,8 +208,7 @@ class Launcher:
             if program is not None:
                 await _end_program(*program)
         _remove_endpoint(row.endpoint)
-        now = self._around.clock.now()
-        await self._around.ledger.write(lambda c: rows.end_session(c, row.id, cause, now))
+        await self._ends.write(row.id, cause, scene)
 
     async def _bring_up(
         self,
@@ -175,7 +219,7 @@ class Launcher:
         token: str,
     ) -> TmuxSession:
         around = self._around
-        own_server = bool(plan.server_argv)
+        own_server, started_at = bool(plan.server_argv), around.clock.now()
         environ = {**plan.env, env.SESSION_TOKEN: token}
         handoffs = [
             write_handoff(
@@ -206,6 +250,7 @@ class Launcher:
             )
             await around.ledger.write(lambda c: rows.set_birth(c, plan.session_id, born))
             fault("launch.born")
+            await self._arm(request, plan, server, (birth.server_pid, birth.server_start))
             aux = None
             if own_server:
                 argv = write_handoff(around.paths.run, plan.server_argv, environ, request.cwd)
@@ -229,6 +274,7 @@ class Launcher:
                 home=plan.home,
                 aux=aux,
                 mode=plan.mode,
+                started_at=started_at,
                 preface=request.preface if plan.mode == "fresh" else "",
             )
             try:
@@ -264,18 +310,43 @@ class Launcher:
         aux = None
         with contextlib.suppress(TmuxError):
             aux = await server.program_of(AUX) if plan.server_argv and server.session else None
+        scene = None
+        if found is not None and server.session:
+            born = _pair(found.server_pid, found.server_start)
+            watched = Watched(plan.session_id, server.session, plan.socket, born)
+            scene = await self._ends.look(Remains(watched, server))
         await server.kill()
         for program in (pane, aux):
             if program is not None:
                 await _end_program(*program)
         _remove_endpoint(plan.endpoint)
-        now = self._around.clock.now()
-        await self._around.ledger.write(
-            lambda c: rows.end_session(c, plan.session_id, f"boot:{cause}", now)
-        )
+        await self._ends.write(plan.session_id, f"boot:{cause}", scene)
 
-    def _server(self, socket: Path) -> TmuxServer:
-        return TmuxServer(socket, binary=self._around.tmux, runtime_dir=self._around.paths.run)
+    async def _hooks(self, request: LaunchRequest, plan: Plan) -> Mapping[str, str]:
+        """Return what the server shall run by itself when its program ends."""
+        with contextlib.suppress(OSError, IapeerError):
+            # Without its script the hook does nothing, and the daemon writes what it knows.
+            await asyncio.to_thread(self._canaries.prepare)
+        return exit_hooks(self._around.paths, request.identity.address, plan.session_id)
+
+    async def _arm(
+        self, request: LaunchRequest, plan: Plan, server: TmuxServer, born: tuple[int, int]
+    ) -> None:
+        """Begin to record, from outside, what happens to a new server."""
+        identity = request.identity.address
+        state = await self._canaries.ensure(Watched(plan.session_id, identity, plan.socket, born))
+        if state is not CanaryState.SKIPPED:
+            self._around.log(
+                "canary", identity=identity, state=state, origin="launch", session=plan.session_id
+            )
+        if self._around.settings.pane_logs:
+            with contextlib.suppress(TmuxError):
+                # The screen still shows what this log then lacks.
+                await server.keep_output(self._around.paths.pane_log(identity))
+
+    def _server(self, socket: Path, hooks: Mapping[str, str] | None = None) -> TmuxServer:
+        run = self._around.paths.run
+        return TmuxServer(socket, binary=self._around.tmux, runtime_dir=run, hooks=hooks)
 
 
 def _as_launch_failure(request: LaunchRequest, error: TmuxError) -> LaunchFailed:
@@ -285,10 +356,10 @@ def _as_launch_failure(request: LaunchRequest, error: TmuxError) -> LaunchFailed
 
 
 async def _whole(start: Coroutine[Any, Any, _Started]) -> _Started:
-    """Await the start of a tmux server to its end even when cancelled.
+    """Await a step that leaves something behind to its end even when cancelled.
 
-    Cut short, it leaves a socket, or a server nobody knows of. It is bounded by itself (8 s;
-    measured: 13-23 ms).
+    Cut short, the start of a tmux server leaves a socket, or a server nobody knows of, and a row
+    of the ledger one that nobody ends. Bounded by itself (8 s; measured: 13-23 ms).
     """
     task = asyncio.ensure_future(start)
     try:

@@ -58,6 +58,8 @@ class TmuxSession:
     aux: tuple[int, int] | None = None
     """The runtime's own server, where it is a process of its own; (pid, start time)."""
     mode: str = "fresh"
+    started_at: float = 0.0
+    """Wall time of its start; what its program recorded before is of earlier sessions."""
     preface: str = ""
     """Still to be put before the first message; the lane empties it when that has landed."""
     channel: Channel | None = None

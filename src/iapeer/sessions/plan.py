@@ -59,6 +59,10 @@ class Surroundings:
     """By door: makes the connection to a session's own server."""
     compose: Callable[[Identity, Path], Path | None] = lambda _identity, _cwd: None
     """Writes the system prompt of a peer and returns its path, None for a bare session."""
+    log: Callable[..., None] = lambda _ev, **_fields: None
+    """Writes one line of lifecycle.log."""
+    stopped: bool = False
+    """Whether the daemon before this one was stopped in order."""
 
 
 @dataclass(frozen=True)

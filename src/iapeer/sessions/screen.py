@@ -18,7 +18,8 @@ TAIL_MAX_CHARS = 160
 """Longest `Screen.tail` (contract: what a failed launch shows of its pane)."""
 
 _TAIL_JOIN = " ⏎ "
-_DEAD_PANE = re.compile(r"Pane is dead( \(.*\)?)?")
+DEAD_PANE = re.compile(r"Pane is dead( \(.*\)?)?")
+"""The row tmux itself writes into a pane whose program has ended."""
 _RULE_CHARS = frozenset("─━═╌╍┄┅┈┉╭╮╰╯┌┐└┘├┤▀▄▔▁▂")
 _FRAME = "│┃║"
 _UNSEEN_END = re.compile(r"[\s\u200b-\u200d\u2060\ufeff]+\Z")
@@ -187,6 +188,6 @@ def _is_ghost(cell: Cell, ghosts: Sequence[frozenset[str]]) -> bool:
 def _tail(texts: Sequence[str]) -> str:
     lines = [" ".join(text.split()) for text in texts]
     lines = [text for text in lines if text]
-    if lines and _DEAD_PANE.fullmatch(lines[-1]):
+    if lines and DEAD_PANE.fullmatch(lines[-1]):
         lines.pop()
     return _TAIL_JOIN.join(lines[-2:]).replace('"', "'")[:TAIL_MAX_CHARS]

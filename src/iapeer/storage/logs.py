@@ -50,6 +50,16 @@ class LogFile:
         except (OSError, StorageError) as error:
             self._report(error)
 
+    def tidy(self) -> None:
+        """Rotate a log that others have appended to until it was too long. Never raises."""
+        if self._path is None:
+            return
+        try:
+            if _size(self._path) > self._max_bytes:
+                self._rotate(self._path, 0)
+        except OSError as error:
+            self._report(error)
+
     def _append(self, path: Path, data: bytes) -> None:
         fd = _open(path)
         try:

@@ -23,6 +23,7 @@ class Paths:
         self.ledger = self.state / "ledger.db"
         self.discovery = self.state / "router.json"
         self.daemon_lock = self.state / "daemon.lock"
+        self.stopped = self.state / "stopped"
         self.start_lock = self.state / "start.lock"
         self.pokes = self.state / "pokes"
         self.changes = self.state / "changes"
@@ -32,6 +33,9 @@ class Paths:
         self.delivery_log = self.logs / "delivery.log"
         self.lifecycle_log = self.logs / "lifecycle.log"
         self.exits_log = self.logs / "exits.log"
+        self.server_deaths = self.logs / "server-deaths"
+        self.canaries = self.state / "canaries"
+        self.canary_script = self.canaries / "canary.sh"
         self.runtimes = root / "runtimes"
         self.memory_slot = root / "memory-provider.json"
 
@@ -43,6 +47,18 @@ class Paths:
         """Return the file a daemon started on demand prints to."""
         return self.logs / f"daemon-{stamp}.log"
 
+    def canary_mark(self, session_id: str) -> Path:
+        """Return the pid file of the recorder of a session's server."""
+        return self.canaries / f"{session_id}.pid"
+
+    def canary_claim(self, session_id: str) -> Path:
+        """Return the file whose maker writes how a session's program ended."""
+        return self.canaries / f"{session_id}.exit"
+
+    def pane_log(self, identity: str) -> Path:
+        """Return what the pane of an identity printed, if that is kept."""
+        return self.pane_logs / f"{identity}.log"
+
     def private_dirs(self) -> tuple[Path, ...]:
         """Return the folders a daemon needs, parents first; all 0700."""
         return (
@@ -51,9 +67,11 @@ class Paths:
             self.state,
             self.run,
             self.pokes,
+            self.canaries,
             self.lifecycle_state,
             self.root / "logs",
             self.logs,
+            self.server_deaths,
             self.pane_logs,
         )
 

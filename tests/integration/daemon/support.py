@@ -33,6 +33,7 @@ from iapeer.routing.ports import (
     MessageQuery,
     MessageView,
     PeerView,
+    SelfAnswer,
     Settled,
     Trace,
 )
@@ -125,6 +126,26 @@ class FakeFleet:
         self.calls.append(("wake", personality, runtime))
         return AttachPoint(identity="claude-bob", socket="/s", session="claude-bob", woke=True)
 
+    async def interrupt(self, personality: str, runtime: str | None) -> str:
+        self.calls.append(("interrupt", personality, runtime))
+        return "claude-bob"
+
+    async def compact(self, personality: str, runtime: str | None) -> tuple[str, bool]:
+        self.calls.append(("compact", personality, runtime))
+        return "claude-bob", False
+
+    async def new(self, personality: str, runtime: str | None) -> str:
+        self.calls.append(("new", personality, runtime))
+        return "claude-bob"
+
+    async def launch(self, personality: str, runtime: str | None) -> AttachPoint:
+        self.calls.append(("launch", personality, runtime))
+        return AttachPoint(identity="claude-bob", socket="/s", session="claude-bob", woke=True)
+
+    async def refresh(self, personality: str, runtime: str | None) -> dict[str, str]:
+        self.calls.append(("refresh", personality, runtime))
+        return {"claude": "refresh-armed"}
+
     async def remove(self, personality: str, *, force: bool) -> dict[str, Any]:
         self.calls.append(("remove", personality, force))
         if not force:
@@ -137,6 +158,19 @@ class FakeFleet:
 
     async def status(self) -> dict[str, Any]:
         return {"live": 0}
+
+
+@dataclass
+class FakeOwn:
+    calls: list[tuple[str, str]] = field(default_factory=list)
+
+    async def done(self, session_id: str) -> SelfAnswer:
+        self.calls.append(("done", session_id))
+        return SelfAnswer(identity="claude-bob", ephemeral=True)
+
+    async def fresh(self, session_id: str) -> SelfAnswer:
+        self.calls.append(("fresh", session_id))
+        return SelfAnswer(identity="claude-bob", ephemeral=False)
 
 
 @dataclass
@@ -346,6 +380,7 @@ def make_server(settings: Settings) -> Edge:
         postman=postman,
         archive=archive,
         fleet=fleet,
+        own=FakeOwn(),
         evidence=evidence,
         inbox=inbox,
         tokens=FakeTokens(),

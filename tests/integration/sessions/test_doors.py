@@ -83,11 +83,11 @@ async def test_a_draft_that_starts_between_the_look_and_the_paste_is_left_alone(
         journal = house.lane("ann").journal
         begin = type(journal).begin
 
-        async def slow_disk(self: object, *args: object) -> int:
+        async def slow_disk(self: object, *args: object, **more: object) -> int:
             if house.composer("ann") == "":
                 house.type("ann", DRAFT)
                 await house.drawn("ann", DRAFT)
-            return await begin(self, *args)  # type: ignore[arg-type]
+            return await begin(self, *args, **more)  # type: ignore[arg-type]
 
         monkeypatch.setattr(type(journal), "begin", slow_disk)
         sent = await house.send("ann", "NOTHING\nlater")

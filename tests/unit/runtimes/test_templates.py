@@ -36,3 +36,19 @@ def test_secrets_and_bodies_have_no_placeholder(name: str) -> None:
 def test_a_placeholder_without_a_value_is_an_error_and_never_empty() -> None:
     with pytest.raises(ManifestError, match=r"no value here for \{mcp_url\}"):
         expand(["{mcp_url}"], {"cwd": "/"})
+
+
+def test_a_word_with_an_empty_condition_goes() -> None:
+    values = {"cwd": "/p", "system_prompt": ""}
+    assert expand(("a", "{?system_prompt}--file", "{?system_prompt}{cwd}"), values) == ["a"]
+    values["system_prompt"] = "/f"
+    assert expand(("{?system_prompt}--file", "{?system_prompt}{system_prompt}"), values) == [
+        "--file",
+        "/f",
+    ]
+
+
+@pytest.mark.parametrize("template", ["{?nope}x", "{?cwd", "x{?cwd}y", "{?token}x"])
+def test_a_condition_stands_first_and_is_known(template: str) -> None:
+    with pytest.raises(ManifestError):
+        placeholders(template)

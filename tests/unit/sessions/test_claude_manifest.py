@@ -15,7 +15,7 @@ from iapeer.sessions.screen import read_screen
 
 CLAUDE = load_manifest(SHIPPED / "claude.toml")
 RULE = "─" * 160
-NOW = datetime(2026, 11, 22, 14, 0).timestamp()
+NOW = datetime(2026, 11, 22, 14, 0).astimezone().timestamp()
 
 
 def screen(*above: str, footer: str) -> str:
@@ -43,7 +43,7 @@ def test_a_running_turn_is_seen_whatever_the_footer_says(shown: str, busy: bool)
 
 
 def _clock(hour: int, minute: int = 0) -> float:
-    return datetime(2026, 11, 22, hour, minute).timestamp()
+    return datetime(2026, 11, 22, hour, minute).astimezone().timestamp()
 
 
 @pytest.mark.parametrize(

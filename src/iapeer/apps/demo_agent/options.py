@@ -20,6 +20,8 @@ MISBEHAVIOURS = frozenset(
         "crash_on_message",
         "no_hook",
         "no_transcript",
+        "nothing_to_compact",
+        "never_compacts",
     }
 )
 

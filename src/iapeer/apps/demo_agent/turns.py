@@ -139,9 +139,16 @@ class Work:
         if word in ("/exit", "/quit"):
             self.exit_code = 0
         elif word == "/compact":
-            self._say("Compacted.")
+            self._compact()
         else:
             self._say(f"Unknown command: {word[:40]}")
+
+    def _compact(self) -> None:
+        if "nothing_to_compact" in self._options.misbehave:
+            self._say("Not enough messages to compact.")
+        elif "never_compacts" not in self._options.misbehave:
+            self._transcript.write("compact")
+            self._say("Compacted.")
 
     def _start_hook(self, text: str) -> None:
         from .prompt_hook import run_hook

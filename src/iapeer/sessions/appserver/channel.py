@@ -180,6 +180,17 @@ class AppServerChannel:
         """Look for any attempt at this message; raises WireError."""
         return await self._find(lambda found: message_id_of(found) == message_id)
 
+    async def tell_again(self, message_id: str) -> None:
+        """Report once more what the conversations prove about a message; raises WireError.
+
+        What was told when it was read first was told of a message that nobody waited for.
+        """
+        wire = self._line.wire
+        for thread in reversed(self._threads):
+            for turn in await requests.shown_in(wire, thread, message_id):
+                self._tell(self._reader.told_again(turn, message_id, is_over=not self.busy))
+                return
+
     async def has_message(self, message_id: str) -> bool:
         """Whether any attempt at this message arrived: looks twice; raises WireError."""
         if await self.look_any(message_id) != Whereabouts.ABSENT:
@@ -298,8 +309,8 @@ class AppServerChannel:
         except Refused:
             return
         # What a notification has told meanwhile is newer.
-        if not self._active.setdefault(thread, told.thread.status.type == "active"):
-            turns = without_ghosts(turns)
+        active = self._active.setdefault(thread, told.thread.status.type == "active")
+        turns = without_ghosts(turns, active=active)
         self._turn = next((turn.id for turn in turns if turn.status == RUNNING), "")
         facts = self._reader.caught_up(thread, turns, first=thread not in self._read_before)
         self._read_before.add(thread)

@@ -138,7 +138,8 @@ class Reader:
 
         After a gap every turn is reported exactly as if it had been heard. The first time nobody
         knows which ends were taken before: then only how the newest turn with a message of ours
-        ended is told, and only when nothing runs any more.
+        ended is told, and only when nothing runs any more. What was said in a turn that was cut off
+        before `since` is left out: nobody will answer it, and it may be said again.
         """
         if first:
             return self._first_look(thread, turns)
@@ -156,21 +157,45 @@ class Reader:
                 facts += self.started(thread, turn)
             else:
                 _first(self._ended, turn.id)
-            facts += [fact for item in turn.items for fact in self.item(item)]
+            said = [fact for item in turn.items for fact in self.item(item)]
+            facts += [] if self._is_past_and_cut(turn) else said
         ours = [turn for turn in turns if any(message_id_of(i.client_id) for i in turn.items)]
         if not ours or turns[-1].status == RUNNING:
             return facts
         newest = ours[-1]
-        # Whole seconds: a turn that ended in the second of `since` counts.
-        if (newest.completed_at or 0) + 1 > self._since:
+        if not self._is_past(newest):
             del self._ended[newest.id]
             facts += self.ended(newest)
         return facts
 
+    def _is_past(self, turn: Turn) -> bool:
+        """Whether it ended before `since`; in whole seconds, and that of `since` counts."""
+        return (turn.completed_at or 0) + 1 <= self._since
 
-def without_ghosts(turns: Sequence[Turn]) -> list[Turn]:
-    """Return the turns of an idle thread: one that seems to run was cut off with its server."""
-    return [_interrupted(turn) if turn.status == RUNNING else turn for turn in turns]
+    def _is_past_and_cut(self, turn: Turn) -> bool:
+        return turn.status == "interrupted" and self._is_past(turn)
+
+    def told_again(self, turn: Turn, message_id: str, *, is_over: bool) -> list[Fact]:
+        """Return what a turn proves about a message, whether or not it was told before."""
+        source = f"app-server turn {turn.id}"
+        facts = [Fact("user", ids=(message_id,), source=source)]
+        if is_over and turn.status in _ENDS:
+            _first(self._ended, turn.id)
+            del self._ended[turn.id]
+            facts += self.ended(turn)
+        return facts
+
+
+def without_ghosts(turns: Sequence[Turn], *, active: bool = False) -> list[Turn]:
+    """Return a thread's turns, oldest first; only the newest of an `active` one can be running.
+
+    Any other that seems to was cut off with its server, which had no time to write that down.
+    """
+    newest = turns[-1].id if turns and active else ""
+    return [
+        _interrupted(turn) if turn.status == RUNNING and turn.id != newest else turn
+        for turn in turns
+    ]
 
 
 def _interrupted(turn: Turn) -> Turn:

@@ -7,8 +7,8 @@ from enum import StrEnum
 
 import msgspec
 
-from .frames import QueuePage, Turn, TurnPage
-from .reading import RUNNING, message_id_of
+from .frames import QueuePage, ThreadTold, Turn, TurnPage
+from .reading import RUNNING, message_id_of, without_ghosts
 from .wire import Refused, Wire
 
 TURNS = 50
@@ -95,9 +95,26 @@ async def _shown(wire: Wire, thread: str, is_it: Callable[[str], bool]) -> Where
     except Refused:
         # No turn yet.
         return found
+    if any(turn.status == RUNNING for turn in past):
+        told = await wire.call("thread/read", {"threadId": thread}, ThreadTold)
+        past = without_ghosts(past, active=told.thread.status.type == "active")
     for turn in past:
         if any(is_it(item.client_id or "") for item in turn.items):
             if turn.status != "interrupted":
                 return Whereabouts.SHOWN
             found = Whereabouts.CUT
     return found
+
+
+async def shown_in(wire: Wire, thread: str, message_id: str) -> list[Turn]:
+    """Return the turns of a thread in which a message stands and that were not cut off."""
+    try:
+        past = await turns(wire, thread)
+    except Refused:
+        return []
+    return [
+        turn
+        for turn in past
+        if turn.status != "interrupted"
+        and any(message_id_of(item.client_id) == message_id for item in turn.items)
+    ]

@@ -56,6 +56,7 @@ class AppServerDoor:
         try:
             async with asyncio.timeout_at(until - ADD_S):
                 if envelope.dup and envelope.id and await _is_there(channel, envelope.id):
+                    await channel.tell_again(envelope.id)
                     return HandOver.LANDED
         except (WireError, TimeoutError):
             # This attempt has handed nothing over.
@@ -68,6 +69,22 @@ class AppServerDoor:
         except WireError:
             return HandOver.UNCERTAIN
         fault("appserver.after_add")
+        return HandOver.LANDED
+
+    async def say(self, session: TmuxSession, text: str, marker: str) -> HandOver:
+        """Queue a text that is no message, under the marker; it is looked for first."""
+        channel = _channel(session)
+        if channel is None or not channel.ready:
+            return HandOver.NOT_HANDED
+        try:
+            async with asyncio.timeout(STEP_S):
+                if await channel.look(marker) != Whereabouts.ABSENT:
+                    return HandOver.LANDED
+                await channel.queue_add(text, marker, timeout_s=ADD_S)
+        except (NotSent, Refused):
+            return HandOver.NOT_HANDED
+        except (WireError, TimeoutError):
+            return HandOver.UNCERTAIN
         return HandOver.LANDED
 
     async def finish(self, session: TmuxSession, marker: str) -> HandOver:

@@ -69,6 +69,22 @@ class HttpDoor:
         fault("http.after_post")
         return HandOver.LANDED if stored else HandOver.UNCERTAIN
 
+    async def say(self, session: TmuxSession, text: str, marker: str) -> HandOver:
+        """Store a text that is no message, under the marker; it is looked for first."""
+        channel = _channel(session)
+        if channel is None or not channel.ready:
+            return HandOver.NOT_HANDED
+        try:
+            async with asyncio.timeout(STEP_S):
+                if await channel.look(marker) != Found.ABSENT:
+                    return HandOver.LANDED
+                stored = await channel.post(marker, text, POST_S)
+        except NotReached:
+            return HandOver.NOT_HANDED
+        except (NoAnswer, TimeoutError):
+            return HandOver.UNCERTAIN
+        return HandOver.LANDED if stored else HandOver.UNCERTAIN
+
     async def finish(self, session: TmuxSession, marker: str) -> HandOver:
         """Look for this attempt, twice; only the server can tell."""
         channel = _channel(session)

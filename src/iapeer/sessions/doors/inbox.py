@@ -67,6 +67,11 @@ class InboxDoor:
         session.queue.put_nowait(envelope)
         return HandOver.SENT
 
+    async def say(self, session: InboxSession, text: str, marker: str) -> HandOver:
+        """A program that reads its stream needs no preface: nothing is told, and that is done."""
+        del session, text, marker
+        return HandOver.LANDED
+
     async def finish(self, session: InboxSession, marker: str) -> HandOver:
         """Nothing can be looked up: the ack comes, or the stream ends and gives it back."""
         del session, marker

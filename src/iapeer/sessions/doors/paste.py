@@ -16,6 +16,7 @@ from iapeer.core.states import HoldReason
 from iapeer.sessions.busy import told_busy
 from iapeer.sessions.model import TmuxSession
 from iapeer.sessions.screen import Composer, Marks, Screen, read_screen
+from iapeer.sessions.tmux.server import ENTERED, PASTED
 from iapeer.storage.faults import fault
 
 from .port import HandOver
@@ -44,6 +45,13 @@ def is_only_ours(composer: Composer, marks: Marks, preface: str = "") -> bool:
         return starts and text.find("]") == len(text) - 1
     begins = text.startswith("<iap ") or bool(preface and text.startswith(preface[:_BEGINNING]))
     return begins and text.endswith("</iap>")
+
+
+def _is_text(composer: Composer, text: str) -> bool:
+    """Whether a filled composer holds this text and nothing else; a folded paste is a chip."""
+    if composer.kind == "paste_chip":
+        return composer.text.find("]") == len(composer.text) - 1
+    return "".join(composer.text.split()) == "".join(text.split())
 
 
 class PasteDoor:
@@ -99,6 +107,22 @@ class PasteDoor:
             return HandOver.NOT_HANDED
         await self._settle(session)
         return await self._submit(session, marker, lambda composer: composer.text == line)
+
+    async def say(self, session: TmuxSession, text: str, marker: str) -> HandOver:
+        """Type a text that is no message, once for each marker, and send it off.
+
+        Where an earlier call, or an earlier daemon, has pasted it already, that is completed.
+        """
+        if await session.tmux.option(PASTED) != marker:
+            if await self.probe(session) is not None:
+                return HandOver.NOT_HANDED
+            if not await session.tmux.paste(text.encode(), buffer=f"iap-{marker}", marker=marker):
+                return HandOver.NOT_HANDED
+            await self._settle(session)
+        elif (await self._look(session)).composer.kind not in _FILLED:
+            entered = await session.tmux.option(ENTERED) == marker
+            return HandOver.LANDED if entered else HandOver.UNSHOWN
+        return await self._submit(session, marker, lambda composer: _is_text(composer, text))
 
     def _text(self, session: TmuxSession, envelope: Envelope) -> str:
         return handed_text(session, envelope)

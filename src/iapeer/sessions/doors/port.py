@@ -47,5 +47,11 @@ class Door(Protocol):
     async def hand_over(self, session: Any, envelope: Envelope, marker: str) -> HandOver:
         """Hand one message over. The caller has journalled the attempt."""
 
+    async def say(self, session: Any, text: str, marker: str) -> HandOver:
+        """Tell a text that is no message, once for each `marker`; call again until `LANDED`.
+
+        Nothing is typed beside what somebody else is writing.
+        """
+
     async def finish(self, session: Any, marker: str) -> HandOver:
         """Look again at an attempt whose end nobody saw, and complete it if that is safe."""

@@ -16,7 +16,7 @@ from iapeer.sessions.model import TmuxSession
 WORD_JOINER = "\u2060"
 """Put after an `@` that would pull a file in: invisible, and no part of any file's name."""
 
-_MENTION = re.compile(r"(?<!\S)@(?:\"([^\"\n]+)\"|(\S+))")
+_MENTION = re.compile(r"(?<!\S)@(?:\"([^\"\n]+)\"|((?:\\ |\S)+))")
 _AFTER_A_NAME = ".,;:!?)]}'\""
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 
 from iapeer.sessions.tmux.command import quote
@@ -46,3 +47,14 @@ def config_text(hooks: Mapping[str, str]) -> str:
     """Return the whole configuration; `hooks` maps a tmux hook's name to its command line."""
     presets = (f"set-hook -g {name} {quote(command)}\n" for name, command in hooks.items())
     return CONFIG_TEXT + "".join(presets)
+
+
+def shell_word(word: str) -> str:
+    """Return one word for a shell command that tmux runs, with nothing in it that tmux expands.
+
+    tmux looks for formats (`#`) and, in some commands, times (`%`) in what it gives to a shell.
+    """
+    quoted = shlex.quote(word)
+    for character in "#%":
+        quoted = quoted.replace(character, f"'\"$(printf '\\{ord(character):03o}')\"'")
+    return quoted

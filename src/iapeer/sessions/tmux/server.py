@@ -23,7 +23,7 @@ from iapeer.sessions.tmux.command import (
     line,
     pane,
 )
-from iapeer.sessions.tmux.config import DEFAULT_SIZE, config_text
+from iapeer.sessions.tmux.config import DEFAULT_SIZE, config_text, shell_word
 from iapeer.sessions.tmux.exec import require_tmux, tmux_version
 from iapeer.sessions.tmux.facts import PaneFacts, facts_commands, read_facts
 from iapeer.sessions.tmux.link import Link, Mode
@@ -286,21 +286,34 @@ class TmuxServer:
         command = ["set-option", "-t", pane(self._session), check_option(name), value]
         await self._request([command])
 
+    async def keep_output(self, path: Path) -> None:
+        """Append what the pane prints from now on to a private file, escape sequences and all.
+
+        Raises SessionGone, TmuxError.
+        """
+        command = f"umask 077; exec cat >>{shell_word(str(path))}"
+        await self._request([["pipe-pane", "-t", pane(self._session), command]])
+
     async def detach_strangers(self) -> int:
         """Detach control clients that are not ours: a killed daemon can leave its own behind.
 
         Returns how many. People who are attached stay. Raises SessionGone, TmuxError.
         """
-        lines = await self._request(
-            [["list-clients", "-F", "#{client_control_mode} #{client_pid} #{client_name}"]]
-        )
         strangers = 0
-        for found in lines:
-            control, pid, name = found.split(" ", 2)
+        for control, pid, name in await self._clients():
             if control == "1" and int(pid) != self.control_pid:
                 await self._request([["detach-client", "-t", name]])
                 strangers += 1
         return strangers
+
+    async def people(self) -> int:
+        """Return how many people are attached. Raises SessionGone, TmuxError."""
+        return sum(control == "0" for control, _, _ in await self._clients())
+
+    async def _clients(self) -> list[list[str]]:
+        """Return (control mode, pid, name) of every client."""
+        line = "#{client_control_mode} #{client_pid} #{client_name}"
+        return [c.split(" ", 2) for c in await self._request([["list-clients", "-F", line]])]
 
     async def kill(self) -> None:
         """End the server and wait until its process is gone; unlink the socket. Idempotent.

@@ -84,6 +84,17 @@ def deaths_since(
     return [row for row in rows if row.kind in kinds]
 
 
+def all_deaths_since(
+    conn: sqlite3.Connection, since: float, kinds: Collection[str]
+) -> list[DeathRow]:
+    """Return every identity's deaths at or after `since` of these kinds, oldest first."""
+    found = conn.execute(
+        "SELECT uid, runtime, kind, at, detail FROM deaths WHERE at >= ? ORDER BY at, n", (since,)
+    )
+    rows = [DeathRow(uid=u, runtime=r, kind=k, at=t, detail=d) for u, r, k, t, d in found]
+    return [row for row in rows if row.kind in kinds]
+
+
 def clear_deaths(conn: sqlite3.Connection, uid: str, runtime: str) -> int:
     """Forget the deaths of an identity; return how many there were."""
     return conn.execute("DELETE FROM deaths WHERE uid = ? AND runtime = ?", (uid, runtime)).rowcount
@@ -96,6 +107,7 @@ def drop_uid(conn: sqlite3.Connection, uid: str, now: float) -> None:
     """
     conn.execute("DELETE FROM marks WHERE uid = ?", (uid,))
     conn.execute("DELETE FROM deaths WHERE uid = ?", (uid,))
+    conn.execute("DELETE FROM postmortems WHERE uid = ?", (uid,))
     conn.execute(
         "UPDATE sessions SET ended_at = ?, end_cause = 'removed'"
         " WHERE uid = ? AND ended_at IS NULL",

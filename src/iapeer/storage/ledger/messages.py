@@ -266,16 +266,27 @@ def _append_history(
     )
 
 
-def hold_pending(conn: sqlite3.Connection, uid: str, runtime: str, reason: str, now: float) -> int:
+def hold_pending(  # noqa: PLR0913 - which messages, why, when
+    conn: sqlite3.Connection,
+    uid: str,
+    runtime: str,
+    reason: str,
+    now: float,
+    *,
+    only: str = "",
+    but: str = "",
+) -> int:
     """Hold everything that waits for an identity and return how many rows that changed.
 
-    Messages held for the same reason already are left as they are.
+    Messages held for the same reason already are left as they are. `only` and `but` name one
+    message: all the rest, or that one, is left alone.
     """
     woke = _is_waking(Event.HOLD, reason)
     held = next_state(MessageState.ACCEPTED, Event.HOLD)
     where = (
         f"to_uid = :uid AND runtime = :runtime AND {UNDELIVERED_SQL}"
         f" AND state IN ({sources_sql(Event.HOLD)}) AND NOT (state = :held AND reason = :reason)"
+        " AND (:only = '' OR id = :only) AND id <> :but"
     )
     values = {
         "uid": uid,
@@ -285,6 +296,8 @@ def hold_pending(conn: sqlite3.Connection, uid: str, runtime: str, reason: str, 
         "held": held,
         "event": Event.HOLD,
         "woke": woke,
+        "only": only,
+        "but": but,
     }
     conn.execute(
         "INSERT INTO history"

@@ -142,6 +142,8 @@ class NewSession(msgspec.Struct, frozen=True, kw_only=True):
     endpoint: str = ""
     heard: bool = False
     """Whether anything was said in its conversation, so that it can be gone on with."""
+    boot_id: str = ""
+    """Which run of the host it was started in, empty where the system does not tell."""
 
 
 class Birth(msgspec.Struct, frozen=True, kw_only=True):
@@ -177,6 +179,31 @@ class DeathRow(msgspec.Struct, frozen=True, kw_only=True):
     detail: str
 
 
+class PostmortemRow(msgspec.Struct, frozen=True, kw_only=True):
+    """What one session died of.
+
+    `what` ended first (`program`, `server`, `own-server`, `boot`); `cause`, `confidence` and `why`
+    are the verdict. `watched`: a daemon saw it. `words` are the last rows of its screen, without
+    messages and secrets, empty when the screen was lost; `report` is the path of what was noted
+    about the host, empty without one.
+    """
+
+    session_id: str
+    uid: str
+    runtime: str
+    personality: str
+    at: float
+    what: str
+    cause: str
+    confidence: str
+    why: str
+    status: int | None = None
+    signal: int | None = None
+    watched: bool = True
+    words: str = ""
+    report: str = ""
+
+
 class MarkRow(msgspec.Struct, frozen=True, kw_only=True):
     """One mark of an identity, such as `stopped`; `value` may be empty."""
 
@@ -197,7 +224,7 @@ MESSAGE_COLUMNS = (
 SESSION_COLUMNS = (
     "id, uid, runtime, personality, token_sha256, cwd, socket, mode, started_at, server_pid,"
     " server_start, pane_id, pane_pid, pane_start, native_id, transcript, read_offset, ready_at,"
-    " ended_at, end_cause, endpoint, heard"
+    " ended_at, end_cause, endpoint, heard, boot_id"
 )
 """The order `session_row` expects."""
 
@@ -264,4 +291,5 @@ def session_row(values: tuple[Any, ...]) -> SessionRow:
         end_cause=values[19],
         endpoint=values[20],
         heard=bool(values[21]),
+        boot_id=values[22],
     )

@@ -9,7 +9,7 @@ import sqlite3
 
 from iapeer.core.errors import StorageError
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 """`user_version` of a ledger this program writes."""
 
 APPLICATION_ID = 0x49415031
@@ -175,7 +175,33 @@ _VERSION_2 = (
     "CREATE INDEX sessions_identity ON sessions (uid, runtime, started_at)",
 )
 
-_STEPS: tuple[tuple[str, ...], ...] = (_VERSION_1, _VERSION_2)
+# What a session died of; `deaths` only counts the faults that may hold a peer `broken`, and is
+# emptied when somebody starts it again. `boot_id` tells a reboot of the host from other deaths.
+_VERSION_3 = (
+    "ALTER TABLE sessions ADD COLUMN boot_id TEXT NOT NULL DEFAULT ''",
+    """
+    CREATE TABLE postmortems (
+        session_id TEXT PRIMARY KEY NOT NULL,
+        uid TEXT NOT NULL,
+        runtime TEXT NOT NULL,
+        personality TEXT NOT NULL,
+        at REAL NOT NULL,
+        what TEXT NOT NULL,
+        cause TEXT NOT NULL,
+        confidence TEXT NOT NULL,
+        why TEXT NOT NULL,
+        status INTEGER,
+        signal INTEGER,
+        watched INTEGER NOT NULL,
+        words TEXT NOT NULL,
+        report TEXT NOT NULL
+    ) WITHOUT ROWID
+    """,
+    "CREATE INDEX postmortems_at ON postmortems (at)",
+    "CREATE INDEX postmortems_uid ON postmortems (uid, at)",
+)
+
+_STEPS: tuple[tuple[str, ...], ...] = (_VERSION_1, _VERSION_2, _VERSION_3)
 
 
 def check_owner(conn: sqlite3.Connection, name: str) -> int:

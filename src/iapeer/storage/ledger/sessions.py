@@ -130,6 +130,30 @@ def last_of(conn: sqlite3.Connection, uid: str, runtime: str) -> SessionRow | No
     return _first(conn, where, (uid, runtime))
 
 
+def last_used(conn: sqlite3.Connection, uid: str) -> str:
+    """Return the runtime of a peer's newest session that was ever ready, empty without one."""
+    found = conn.execute(
+        "SELECT runtime FROM sessions WHERE uid = ? AND ready_at IS NOT NULL"
+        " ORDER BY started_at DESC, rowid DESC LIMIT 1",
+        (uid,),
+    ).fetchone()
+    return str(found[0]) if found else ""
+
+
+def last_ready(conn: sqlite3.Connection) -> dict[str, float]:
+    """Return when a session of each runtime became ready last, by runtime."""
+    found = conn.execute(
+        "SELECT runtime, max(ready_at) FROM sessions WHERE ready_at IS NOT NULL GROUP BY runtime"
+    )
+    return {str(runtime): float(at) for runtime, at in found}
+
+
+def next_of(conn: sqlite3.Connection, uid: str, runtime: str, after: float) -> SessionRow | None:
+    """Return the first session of an identity that was started at or after `after`, or None."""
+    where = "uid = ? AND runtime = ? AND started_at >= ? ORDER BY started_at, rowid"
+    return _first(conn, where, (uid, runtime, after))
+
+
 def by_token(conn: sqlite3.Connection, token_sha256: str) -> SessionRow | None:
     """Return the live session that holds a token, by the token's SHA-256, or None."""
     where = "token_sha256 = ? AND ended_at IS NULL AND token_sha256 <> ''"

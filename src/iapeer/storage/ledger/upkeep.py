@@ -84,4 +84,5 @@ def purge(
     keys = conn.execute("DELETE FROM keys WHERE created_at <= ?", (now - KEY_LIFE_S,)).rowcount
     sessions = conn.execute("DELETE FROM sessions WHERE ended_at <= ?", (old,)).rowcount
     deaths = conn.execute("DELETE FROM deaths WHERE at <= ?", (old,)).rowcount
+    conn.execute("DELETE FROM postmortems WHERE at <= ?", (old,))
     return Purged(bodies=bodies, messages=messages, keys=keys, sessions=sessions, deaths=deaths)

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from iapeer.core.errors import IapeerError
+from iapeer.core.errors import IapeerError, InvalidInput, ManifestError, RuntimeUnknown
 
 from .report import Report, as_json, as_markdown, as_text
 from .simulation import ProgramMissing, Subject
@@ -29,8 +29,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         report = Suite(_subject(found), say=_progress, limit_s=found.timeout).run()
     except ProgramMissing as error:
         return _fail(error, _MISSING)
-    except IapeerError as error:
+    except (RuntimeUnknown, ManifestError, InvalidInput) as error:
         return _fail(error, 2)
+    except IapeerError as error:
+        return _fail(error, 1)
     except KeyboardInterrupt:
         return 130
     print(_shown(report, found), flush=True)

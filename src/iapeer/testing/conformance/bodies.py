@@ -37,10 +37,11 @@ _HEAD = "== {} =="
 _SPLIT = re.compile(r"(?m)^== ([\w -]+) ==\n")
 
 OWN_CHANGES: Mapping[str, Callable[[str], str]] = {
-    "a tab becomes four blanks": lambda text: text.replace("\t", "    "),
-    "a blank before an @ that begins a line": lambda text: re.sub(r"(?m)^@", " @", text),
+    "tabs became blanks": lambda text: text.replace("\t", "    "),
+    "the blanks before an @ changed": lambda text: re.sub(r"\s*@", "@", text),
 }
-"""What some programs do to white space in their composer (measured); anything else is a fault."""
+"""What some programs do to white space in their composer, and how to look past it (measured: Claude
+Code, Qwen Code). Anything else that is changed is a fault."""
 
 
 class Difference(msgspec.Struct, frozen=True):
@@ -81,10 +82,10 @@ def judge(found: list[Difference], items: int) -> tuple[str, str]:
     exact = f"{items - len(found)} of {items} exact" if items > 1 else "exact"
     if not found:
         return exact, ""
-    known = [f"{d.item}: {d.known}" for d in found if d.known]
+    known = [d.known for d in found if d.known]
     strange = [d for d in found if not d.known]
     if not strange:
-        told = f"; the program's own change: {', '.join(known)}"
+        told = f"; the program's own doing: {', '.join(known)}"
         return (exact if items > 1 else "all there") + told, ""
     told = ", ".join(f"{d.item} ({d.characters} characters)" for d in strange)
     return f"{exact if items > 1 else 'changed'}; changed: {told}", strange[0].first
@@ -98,7 +99,7 @@ def _items(text: str) -> dict[str, str]:
 
 
 def _difference(name: str, expected: str, found: str) -> Difference:
-    known = next((why for why, change in OWN_CHANGES.items() if change(expected) == found), "")
+    known = next((why for why, see in OWN_CHANGES.items() if see(expected) == see(found)), "")
     start = _common(expected, found)
     end = _common(expected[start:][::-1], found[start:][::-1])
     characters = max(len(expected), len(found)) - start - end

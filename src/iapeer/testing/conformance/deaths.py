@@ -9,8 +9,8 @@ import psutil
 
 from .given import ModelGiven, body_in, mark_of
 from .outcome import NotApplicable, require
-from .simulation import API_ERROR, slow
-from .stage import ANN, BEN, HOLD_S, KILLED_S, STEP_S, Stage
+from .simulation import API_ERROR, send, slow
+from .stage import ANN, BEN, DAN, HOLD_S, KILLED_S, STEP_S, Stage
 from .texts import BOOT_S
 
 _TOPIC = "the same affair"
@@ -70,17 +70,20 @@ def resume(stage: Stage) -> str:
     stage.ended(earlier)
     stage.daemon.run("stop", BEN)
     stage.daemon.run("start", BEN)
-    later = stage.send(BEN, "what was blue?\nEND", topic=_TOPIC)
+    word = f"resumed-{stage.spec.id}"
+    line = send(DAN, f"END {word}", stage.main_request())
+    later = stage.send(BEN, f"what was blue?\n{line}\nEND", topic=_TOPIC)
     stage.ended(later, BOOT_S)
     mode = stage.session(BEN).mode
     require(mode == "resume", f"the next session was {mode}", "launch.resume_argv")
+    stage.wait(lambda: stage.sender_of(DAN, word), "its tool works as before")
     given = stage.given
     if not isinstance(given, ModelGiven):
-        return "the session was resumed"
+        return "resumed, its tools work"
     texts = stage.wait(lambda: given.newest(later), "its text is in a request")
     known = any("blue teapot" in body_in(text, earlier) for text in texts)
     require(known, "the earlier turn is not in the request", "is {session_id} in resume_argv?")
-    return f"resumed; {len(texts)} earlier texts in the request"
+    return f"resumed, {len(texts)} texts in the request, its tools work"
 
 
 def nothing_left(stage: Stage) -> str:

@@ -11,9 +11,14 @@ from iapeer.runtimes.spec import Record, lookup
 from iapeer.testing.agents.simulated import SimulatedModel
 from iapeer.testing.model_server import RecordedRequest
 
+_ENVELOPE = "<iap "
+
 
 class Given(Protocol):
     """What a program was given."""
+
+    def main(self) -> RecordedRequest | None:
+        """Return the newest request of a conversation; None without a model."""
 
     def texts(self, message_id: str) -> list[str]:
         """Return the texts of the newest conversation that hold a message, oldest first."""
@@ -50,9 +55,15 @@ class ModelGiven:
         return any(wanted in request.body for request in self._model.requests)
 
     def main(self) -> RecordedRequest | None:
-        """Return the newest request of a conversation."""
-        found = (request for request in reversed(self._model.requests) if request.has_tools)
-        return next(found, None)
+        """Return the newest request that asks for an answer to a peer.
+
+        Some programs have agents of their own beside the conversation, with fewer tools.
+        """
+        for request in reversed(self._model.requests):
+            ask = request.ask
+            if ask is not None and ask.tools and ask.last_user_text.startswith(_ENVELOPE):
+                return request
+        return None
 
     def _texts(self, request: RecordedRequest) -> tuple[str, ...]:
         texts = self._read.get(request.number)
@@ -84,6 +95,10 @@ class RecordGiven:
         """Tell whether a word stands in any record."""
         wanted = json.dumps(word)[1:-1]
         return any(wanted in json.dumps(line) for line in self._lines())
+
+    def main(self) -> RecordedRequest | None:
+        """Return None: there is no model."""
+        return None
 
     def _lines(self) -> Iterator[dict[str, Any]]:
         for path in dict.fromkeys(self._transcripts()):

@@ -11,12 +11,16 @@ if TYPE_CHECKING:
 
 
 class CheckFailed(Exception):
-    """The capability is not there: `figure` says what was seen instead, `hint` where to look."""
+    """The capability is not there: `figure` says what was seen instead, `hint` where to look.
 
-    def __init__(self, figure: str, hint: str = "") -> None:
+    `peer` is whose screen tells more; the check's own by default.
+    """
+
+    def __init__(self, figure: str, hint: str = "", peer: str = "") -> None:
         super().__init__(figure)
         self.figure = figure
         self.hint = hint
+        self.peer = peer
 
 
 class NotApplicable(Exception):

@@ -23,6 +23,7 @@ from iapeer.testing.model_server import Call, Fail, RecordedRequest, Rule, Say, 
 
 MODEL_URL = "{model_url}"
 _VERSION = re.compile(r"\d+\.\d+[0-9A-Za-z.+-]*")
+_SEARCH = re.compile(r"tool_?search", re.IGNORECASE)
 _VERSION_S = 30.0
 """Node programs need seconds for their version on a cold disk."""
 _CHUNK_S = 0.1
@@ -121,9 +122,18 @@ def slow(seconds: int) -> str:
     return f"SLOW {seconds}"
 
 
-def send(peer: str, text: str) -> str:
-    """Return the line that makes the reader send a text to a peer."""
-    return f"SEND {peer} {text}"
+def send(peer: str, text: str, request: RecordedRequest | None = None) -> str:
+    """Return the line that makes the reader send a text to a peer.
+
+    Some programs show a model their other tools only when it searches for them: what they offer
+    stands in an earlier `request`.
+    """
+    line = f"SEND {peer} {text}"
+    offered = _tools(json.loads(request.body)) if request is not None else []
+    if any(name.endswith("send_to_peer") for name, _ in offered):
+        return line
+    search = next((name for name, _ in offered if _SEARCH.fullmatch(name)), None)
+    return f'FIND {search} {{"query": "send_to_peer"}} AND {line}' if search else line
 
 
 def call(tool: str, args: Mapping[str, Any]) -> str:
@@ -142,6 +152,14 @@ def rules(durations: Iterable[int]) -> tuple[Rule, ...]:
         Rule(
             r"(?m)^SEND (\S+) (.*)$",
             (Call("send_to_peer", {"personality": "$1", "message": "$2"}), Say("sent")),
+        ),
+        Rule(
+            r"(?m)^FIND (\w+) (\{.*\}) AND SEND (\S+) (.*)$",
+            (
+                Call("$1", "$2"),
+                Call("send_to_peer", {"personality": "$3", "message": "$4"}),
+                Say("found and sent"),
+            ),
         ),
         Rule(r"(?m)^CALL (\w+) (\{.*\})$", (Call("$1", "$2"), Say("called"))),
         Rule(

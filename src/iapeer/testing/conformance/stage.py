@@ -18,6 +18,7 @@ import psutil
 
 from iapeer.core import env
 from iapeer.core.envelope import Envelope
+from iapeer.core.errors import IapeerError
 from iapeer.runtimes.spec import RuntimeSpec
 from iapeer.sessions.doors.text import agent_text, defuse_mentions
 from iapeer.storage.atomic import write_text
@@ -29,6 +30,7 @@ from iapeer.testing.agents.leaks import wait_for_none
 from iapeer.testing.agents.peers import AgentDaemon
 from iapeer.testing.agents.simulated import SimulatedModel
 from iapeer.testing.daemon import AskFailed
+from iapeer.testing.model_server import RecordedRequest
 
 from .given import Given, ModelGiven, RecordGiven, body_in
 from .outcome import CheckFailed
@@ -37,11 +39,11 @@ from .simulation import Subject, rules
 ANN, BEN, DAN, SENDER = "ann", "ben", "dan", "me"
 """Two peers of the runtime, a demo agent, and the program in whose name the checks write."""
 
-HOLD_S = 3
+HOLD_S = 2
 """How long new messages wait here after an API error of unknown length."""
-SLOW_S, KILLED_S, LONG_S = 3, 6, 30
+SLOW_S, KILLED_S, LONG_S = 3, 5, 30
 """Turns to send into, to kill in, and to interrupt."""
-STEP_S = 15.0
+STEP_S = 20.0
 """A program that has come up answers within this, on a busy machine too."""
 _POLL_S = 0.05
 _SCREEN_LINES = 20
@@ -85,6 +87,15 @@ class Stage:
     def texts(self, message_id: str) -> list[str]:
         """Return the texts that hold a message and that the program was given."""
         return self.given.texts(message_id) if self.given is not None else []
+
+    def main_request(self) -> RecordedRequest | None:
+        """Return the newest request of a conversation; None without a model or before the first."""
+        return self.given.main() if self.given is not None else None
+
+    def sender_of(self, recipient: str, word: str) -> str:
+        """Return who sent the newest message with a word in it, empty as long as nobody did."""
+        letters = self.daemon.ask("GET", f"/api/v1/messages?peer={recipient}")["messages"]
+        return next((str(m["sender"]) for m in letters if word in m["quote"]), "")
 
     def was_given(self, word: str) -> bool:
         """Tell whether a word got into anything the program was given."""
@@ -156,8 +167,13 @@ class Stage:
             limit_s,
         )
 
-    def settled(self, peer: str) -> bool:
-        """Wait a moment until nothing waits for a peer and no turn of it runs."""
+    def prepare(self, peer: str) -> None:
+        """Have a live session of a peer in which nothing waits and no turn runs."""
+        if not self._settled(peer):
+            self.again(peer)
+        self.daemon.ask("POST", f"/api/v1/peers/{peer}/wake", {})
+
+    def _settled(self, peer: str) -> bool:
 
         def quiet() -> bool:
             letters = self.daemon.ask("GET", f"/api/v1/messages?peer={peer}&limit=20")["messages"]
@@ -286,12 +302,19 @@ def set_up(subject: Subject, spec: RuntimeSpec, limit_s: float) -> Iterator[Stag
                 daemon.set_variables(peer, spec.id, **user.variables)
             daemon.create(DAN)
             daemon.create(SENDER, runtime="api")
-            daemon.start()
+            _start(daemon)
             yield stage
     finally:
         # What the program left by itself is not left to the caller either.
         wait_for_none(home, timeout_s=1.0)
         shutil.rmtree(home, ignore_errors=True)
+
+
+def _start(daemon: AgentDaemon) -> None:
+    try:
+        daemon.start()
+    except AssertionError as error:
+        raise IapeerError(f"the private daemon can't be started: {error}") from None
 
 
 def _furnish(home: Path, files: Mapping[str, str]) -> None:

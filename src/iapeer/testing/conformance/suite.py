@@ -109,15 +109,16 @@ def _row(check: Check, stage: Stage) -> Row:
     began = time.monotonic()
     row = _made(check, "pass")
     try:
-        if check.name not in _ENDS_ALL and not stage.settled(check.peer):
-            stage.again(check.peer)
+        if check.name not in _ENDS_ALL:
+            stage.prepare(check.peer)
         row = msgspec.structs.replace(row, figure=check.run(stage))
     except NotApplicable as why:
         row = msgspec.structs.replace(row, verdict="n/a", figure=str(why))
     except (CheckFailed, AssertionError) as error:
-        hint = error.hint if isinstance(error, CheckFailed) else ""
-        row = msgspec.structs.replace(
-            row, verdict="fail", figure=str(error), hint=hint, screen=stage.tail(check.peer)
-        )
+        row = msgspec.structs.replace(row, verdict="fail", figure=str(error))
+        peer = check.peer
+        if isinstance(error, CheckFailed):
+            row, peer = msgspec.structs.replace(row, hint=error.hint), error.peer or peer
+        row = msgspec.structs.replace(row, screen=stage.tail(peer))
         stage.again(check.peer)
     return msgspec.structs.replace(row, seconds=round(time.monotonic() - began, 1))

@@ -12,9 +12,8 @@ from .simulation import send, shell_call, slow
 from .stage import ANN, DAN, LONG_S, SLOW_S, Stage
 
 _DRAFT = "half a thought"
-_TOOL_S = 2
-_COMPACT_S = 45.0
-_AT_ONCE_S = 3.0
+_DONE = "tool-is-done"
+_MCP = "the MCP server in the manifest's files: URL, X-IAPeer-Identity and X-IAPeer-Token"
 
 
 def turn_end(stage: Stage) -> str:
@@ -40,10 +39,9 @@ def mid_tool(stage: Stage) -> str:
     running = stage.send(ANN, f"use your tool\n{line}\nEND")
     stage.seen(running)
     figure = _join(stage, running, "came in while a tool ran\nEND")
-    given = stage.given
-    assert isinstance(given, ModelGiven)
-    main = given.main()
-    finished = main is not None and any("tool-is-done" in text for text in main.tool_results)
+    finished = stage.model is not None and any(
+        _DONE in text for request in stage.model.requests for text in request.tool_results
+    )
     require(finished, "the tool's result is missing: the call was cut off")
     return figure
 
@@ -75,18 +73,16 @@ def draft(stage: Stage) -> str:
 def tool_call(stage: Stage) -> str:
     """The program calls `send_to_peer`, and the daemon knows who it is."""
     word = f"from-{stage.spec.id}-to-dan"
-    message = stage.send(ANN, f"tell dan\n{send(DAN, f'END {word}')}\nEND")
+    line = send(DAN, f"END {word}", stage.main_request())
+    message = stage.send(ANN, f"tell dan\n{line}\nEND")
     stage.seen(message)
-
-    def arrived() -> str:
-        letters = stage.daemon.ask("GET", f"/api/v1/messages?peer={DAN}")["messages"]
-        return next((str(m["sender"]) for m in letters if word in m["quote"]), "")
-
-    hint = "the MCP server in the manifest's files: URL, X-IAPeer-Identity and X-IAPeer-Token"
-    sender = stage.wait(arrived, "the message that the model sends arrives", hint=hint)
-    require(sender == stage.address(ANN), f"it came from {sender}", hint)
+    sender = stage.wait(
+        lambda: stage.sender_of(DAN, word), "the message that the model sends arrives", hint=_MCP
+    )
+    require(sender == stage.address(ANN), f"it came from {sender}", _MCP)
     stage.ended(message)
-    return f"dan got it from {sender}"
+    found = ", after a search for the tool" if line.startswith("FIND") else ""
+    return f"dan got it from {sender}{found}"
 
 
 def interrupt(stage: Stage) -> str:
@@ -149,8 +145,9 @@ def _taken(stage: Stage, message: str) -> str:
 def _shell_line(stage: Stage) -> str:
     if not isinstance(stage.given, ModelGiven):
         raise NotApplicable("it has no model that could call a tool of its own")
-    request = stage.given.main()
-    command = f"sleep {_TOOL_S} && echo tool-is-done"
+    request = stage.main_request()
+    # Newer programs refuse a plain `sleep 2`.
+    command = "for i in 1 2 3 4 5 6 7 8; do sleep 0.25; done; echo " + _DONE
     line = shell_call(request, command) if request is not None else None
     if line is None:
         raise NotApplicable("it offers no tool that runs a command")

@@ -159,6 +159,36 @@ def test_a_turn_that_seems_to_run_in_an_idle_thread_was_cut_off() -> None:
     assert without_ghosts([turn("1")]) == [turn("1")]
 
 
+def test_only_the_newest_turn_of_an_active_thread_can_be_running() -> None:
+    turns = [turn("1", status="inProgress"), turn("2", status="inProgress")]
+    found = without_ghosts(turns, active=True)
+    assert [t.status for t in found] == ["interrupted", "inProgress"]
+
+
+def test_what_was_said_in_a_turn_cut_off_before_our_time_may_be_said_again() -> None:
+    turns = [
+        turn("1", said(f"{OURS}-1"), status="interrupted", at=1_000),
+        turn("2", said("bcdefghi2345-1"), at=1_000),
+    ]
+    reader = Reader(since=1_001)
+    facts = reader.caught_up(THREAD, turns, first=True)
+    assert plain(facts) == [("user", ("bcdefghi2345",), "")]
+    assert plain(reader.item(said(f"{OURS}-2"))) == [("user", (OURS,), "")]
+    # Cut off later it was ours to answer.
+    facts = Reader(since=1_000.9).caught_up(THREAD, turns[:1], first=True)
+    assert plain(facts) == [("user", (OURS,), ""), ("turn_end", (), TurnEnd.INTERRUPTED)]
+
+
+def test_what_a_turn_proves_can_be_told_again_its_end_only_when_nothing_runs() -> None:
+    found = turn("1", said(f"{OURS}-1"))
+    reader = Reader()
+    reader.caught_up(THREAD, [found], first=True)
+    assert plain(reader.told_again(found, OURS, is_over=False)) == [("user", (OURS,), "")]
+    again = [("user", (OURS,), ""), ("turn_end", (), TurnEnd.DONE)]
+    assert plain(reader.told_again(found, OURS, is_over=True)) == again
+    assert reader.ended(found) == []
+
+
 @given(st.lists(st.sampled_from(["completed", "interrupted", "failed"]), max_size=8), st.data())
 def test_whatever_is_missed_in_a_gap_is_told_afterwards_once_and_in_order(
     statuses: list[str], data: st.DataObject

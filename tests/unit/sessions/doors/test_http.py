@@ -166,17 +166,28 @@ async def test_one_that_was_answered_before_is_told_and_not_handed_over_again(
 
 @pytest.mark.parametrize("begun", [False, True])
 async def test_one_whose_turn_never_ended_is_run_again_and_added_to_nothing(
-    server: FakeOpencode, session: TmuxSession, facts: list[Fact], begun: bool
+    server: FakeOpencode, facts: list[Fact], tmp_path: Path, begun: bool
 ) -> None:
-    native = stored_before(server, session)
+    before = server.add_session()
+    native = native_message_id(f"{ID}-1", time.time() - 60)
+    server.store(before, native, "as it was", tells=False)
     if begun:
-        server.begin(native_id_of(session), native, tells=False)
+        server.begin(before, native, tells=False)
         server.busy.clear()
-    assert await DOOR.hand_over(session, letter("maybe"), f"{ID}-2") == HandOver.LANDED
+    line = HttpChannel(server.address, facts.extend, native_id=before)
+    await line.start()
+    await until(lambda: line.ready)
+    facts.clear()
+    outcome = await DOOR.hand_over(session_of(line, tmp_path), letter("maybe"), f"{ID}-2")
+    assert outcome == HandOver.LANDED
     (prompt,) = server.prompts
     assert (prompt["messageID"], prompt["parts"]) == (native, [])
-    await until(lambda: facts[-1].kind == "turn_end")
-    assert [f.ids for f in facts if f.kind == "user"] == [(ID,)]
+    await until(lambda: facts and facts[-1].kind == "turn_end")
+    assert [(f.kind, f.ids, f.status) for f in facts] == [
+        ("user", (ID,), ""),
+        ("turn_end", (), "done"),
+    ]
+    await line.close()
 
 
 async def test_a_marked_one_that_is_nowhere_is_handed_over(

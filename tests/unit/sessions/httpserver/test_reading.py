@@ -105,6 +105,12 @@ def test_one_that_waits_behind_a_turn_is_read_when_that_one_is_over(reader: Read
     assert [*reader.waiting] == []
 
 
+def test_one_that_came_after_the_history_was_read_is_not_in_that_turn(reader: Reader) -> None:
+    facts = read(reader, user(), status("busy"), user(ID_TWO), answer(ANSWER, ID_ONE))
+    assert short(facts)[2:] == [("user", (ONE,))]
+    assert [*reader.waiting] == [ID_TWO]
+
+
 def test_the_steps_of_one_turn_are_one_turn(reader: Reader) -> None:
     facts = read(
         reader,
