@@ -23,16 +23,6 @@ from tests.real.claude_house import CLAUDE, open_claude
 
 pytestmark = pytest.mark.anyio
 
-KEY_DIALOG = """
-[[screen.dialogs]]
-match = "use this API key\\\\?(.|\\\\n)*❯ 2\\\\. No"
-keys = ["Up"]
-
-[[screen.dialogs]]
-match = "use this API key\\\\?(.|\\\\n)*❯ 1\\\\. Yes"
-keys = ["Enter"]
-"""
-"""What a person's own manifest says who gives isolated agents a key by their environment."""
 OWN = (
     ".claude.json",
     ".claude/backups/",
@@ -206,6 +196,19 @@ async def test_dialogs_of_a_first_start_are_answered_by_keys(
         await house.fleet.stop("ann", None)
 
 
+async def test_whether_a_key_may_be_used_only_the_person_says_in_their_configuration(
+    empty_home: Path, agent_path: str, model: SimulatedModel
+) -> None:
+    async with open_claude(empty_home / "x", agent_path, model) as house:
+        own = house.home / ".claude.json"
+        own.write_text('{"hasCompletedOnboarding": true}', encoding="utf-8")
+        house.hire("ann")
+        await house.send("ann", "nobody has approved the key")
+        await until(lambda: "mode=fail" in house.log(), "the boot to fail")
+        assert "customApiKeyResponses" not in json.loads(own.read_text(encoding="utf-8"))
+        await house.fleet.stop("ann", None)
+
+
 async def _written(transcript: Path) -> None:
     """The program writes a moment after it has happened."""
     await until(lambda: '"type":"user"' in transcript.read_text(encoding="utf-8"), "the record")
@@ -217,8 +220,6 @@ async def test_an_isolated_agent_has_a_configuration_of_its_own(
     async with open_claude(
         empty_home / "x", agent_path, model, "ann", "ben", agent_config="isolated"
     ) as house:
-        text = (SHIPPED / "claude.toml").read_text(encoding="utf-8")
-        house.runtime(CLAUDE, text + KEY_DIALOG)
         before = files_of(house.home)
         for name in ("ann", "ben"):
             sent = await house.done(name, f"hello {name}", topic="t")

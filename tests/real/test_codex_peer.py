@@ -194,7 +194,11 @@ def test_a_conversation_that_is_gone_is_begun_anew_and_the_log_says_so(crew: Cre
     sent = crew.send("cody", "the second thing", topic="lighthouse")
     crew.wait(sent)
     assert newest(crew.wait_asked("the second thing")) == crew.text_of(sent)
-    assert crew.wakes("cody")[1:] == [("fail", ""), ("fresh", "idle-reaped-no-resume")]
+    assert crew.wakes("cody")[1:] == [
+        ("resume", "idle-reaped-resume"),
+        ("fail", ""),
+        ("fresh", "idle-reaped-no-resume"),
+    ]
 
 
 def test_a_killed_app_server_loses_nothing_of_its_queue_and_repeats_nothing(

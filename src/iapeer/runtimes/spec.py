@@ -21,6 +21,7 @@ Door = Literal["paste", "pane", "inbox", "appserver", "http"]
 RecordKind = Literal["user", "enqueue", "dequeue", "turn_start", "turn_end", "compacted", "ignore"]
 HookKind = Literal["prompt", "session", "turn_end", "turn_failed", "interrupted", "compacted"]
 Config = Literal["shared", "isolated"]
+When = Literal["always", "shared", "isolated"]
 
 ANY = "*"
 """As the wanted value of a match: the key must be there, whatever it holds."""
@@ -75,6 +76,8 @@ class Dialog(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Regular expression searched in the screen's text."""
     keys: tuple[str, ...] = ()
     """tmux key names, sent one per call with a pause between; none: just wait until it is gone."""
+    when: When = "always"
+    """In which kind of configuration home this is answered for the person."""
 
 
 class Failure(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -84,6 +87,7 @@ class Failure(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """Regular expression searched in the screen's text during a boot, which then fails at once."""
     hint: str
     """What the person should do."""
+    when: When = "always"
 
 
 class Screen(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -261,6 +265,11 @@ class RuntimeSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
             or any(record.kind == "turn_end" for record in self.evidence.records)
             or not ends.isdisjoint(self.evidence.hooks.values())
         )
+
+
+def applies(when: When, *, isolated: bool) -> bool:
+    """Whether something of a manifest is meant for this kind of configuration home."""
+    return when == "always" or (when == "isolated") == isolated
 
 
 def lookup(line: object, path: str) -> object:

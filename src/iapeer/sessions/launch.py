@@ -28,7 +28,7 @@ from .environment import server_env
 from .forensics.coroner import boot_id
 from .handoff import stub_argv, write_handoff
 from .model import LaunchRequest, TmuxSession, marks_of
-from .plan import Plan, Surroundings, config_home, make_plan
+from .plan import Plan, Surroundings, config_home, is_isolated, make_plan
 from .process import is_alive, start_time, terminate, wait_gone
 from .ready import AUX, until_ready
 from .tmux.server import TmuxServer
@@ -146,7 +146,8 @@ class Launcher:
             tmux=server,
             server=known,
             pane=pane,
-            marks=marks_of(spec),
+            marks=marks_of(spec, isolated=is_isolated(spec, self._around.settings)),
+            isolated=is_isolated(spec, self._around.settings),
             native_id=row.native_id,
             transcript=row.transcript,
             endpoint=row.endpoint,
@@ -267,7 +268,8 @@ class Launcher:
                 tmux=server,
                 server=(birth.server_pid, birth.server_start),
                 pane=pane,
-                marks=marks_of(spec),
+                marks=marks_of(spec, isolated=is_isolated(spec, self._around.settings)),
+                isolated=is_isolated(spec, self._around.settings),
                 native_id=plan.native_id,
                 transcript=plan.transcript,
                 endpoint=plan.endpoint,

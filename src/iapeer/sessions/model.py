@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from iapeer.core.identity import Identity
-from iapeer.runtimes.spec import RuntimeSpec
+from iapeer.runtimes.spec import RuntimeSpec, applies
 
 from .channel import Relay
 from .screen import Dialog, Marks
@@ -53,6 +53,8 @@ class TmuxSession:
     transcript: str = ""
     home: str = ""
     """Where the program keeps its configuration, empty when nobody remembers."""
+    isolated: bool = False
+    """Whether that configuration is the peer's own."""
     endpoint: str = ""
     """Address of the runtime's own server, empty where it has none."""
     aux: tuple[int, int] | None = None
@@ -83,7 +85,7 @@ class TmuxSession:
             await channel.close()
 
 
-def marks_of(spec: RuntimeSpec) -> Marks:
+def marks_of(spec: RuntimeSpec, *, isolated: bool = False) -> Marks:
     """Return the screen marks of a runtime in the screen reader's form."""
     screen = spec.screen
     return Marks(
@@ -93,5 +95,9 @@ def marks_of(spec: RuntimeSpec) -> Marks:
         ready=screen.ready,
         not_ready=screen.not_ready,
         busy=screen.busy,
-        dialogs=tuple(Dialog(match=d.match, keys=d.keys) for d in screen.dialogs),
+        dialogs=tuple(
+            Dialog(match=d.match, keys=d.keys)
+            for d in screen.dialogs
+            if applies(d.when, isolated=isolated)
+        ),
     )

@@ -8,6 +8,7 @@ import re
 from collections.abc import Awaitable, Callable
 
 from iapeer.core.errors import LaunchFailed, TmuxError
+from iapeer.runtimes.spec import applies
 
 from .model import TmuxSession
 from .process import is_alive
@@ -89,7 +90,11 @@ async def _is_connected(
 
 def _check_failures(session: TmuxSession, text: str, tail: str) -> None:
     """Raise LaunchFailed for a screen that no key of ours gets past."""
-    failures = session.spec.screen.failures
+    failures = [
+        failure
+        for failure in session.spec.screen.failures
+        if applies(failure.when, isolated=session.isolated)
+    ]
     shown = "\n".join(plain(row) for row in styled_rows(text)) if failures else ""
     for failure in failures:
         if re.search(failure.match, shown, re.MULTILINE):

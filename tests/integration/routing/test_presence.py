@@ -9,7 +9,10 @@ import signal
 import pytest
 
 from iapeer.lifecycle import rules
+from iapeer.registry.units import unit_path
 from iapeer.sessions.process import is_alive
+from iapeer.storage.ledger import marks
+from iapeer.storage.ledger.offline import offline
 from tests.integration.routing.house import House, open_house, until
 from tests.integration.routing.quiet import (
     attached,
@@ -241,10 +244,31 @@ async def test_a_quiet_session_is_told_only_to_those_who_want_every_step() -> No
         await house.live("ann")
         await house.lanes.audit()
         assert (await event(house, "supervise", action="alive"))["identity"] == "demo-ann"
+        path = unit_path(house.settings.units_dir, "ann")
+        path.parent.mkdir(mode=0o700, parents=True)
+        path.write_text("[Unit]\n", encoding="utf-8")
+        await house.lanes.audit()
+        await event(house, "supervise", action="skipped-launchd", outcome="read-only-h4")
     async with open_house("ann") as house:
         await house.live("ann")
         await house.lanes.audit()
         assert events(house, "supervise", action="alive") == []
+
+
+async def test_a_stopped_peer_that_is_found_dead_is_parked_and_has_no_fault() -> None:
+    async with open_house("ann") as house:
+        session = await house.live("ann")
+        uid = key(house, "ann")[0]
+        await house.close()
+        with offline(house.paths.ledger) as conn:
+            marks.set_mark(conn, uid, "demo", "stopped", 0.0)
+        os.kill(session.server[0], signal.SIGKILL)
+        await until(lambda: not is_alive(*session.pane))
+        await house.start()
+        await event(house, "supervise", action="skipped-stopped", outcome="resume-on-start")
+        assert events(house, "supervise", action="reaped-gone") == []
+        assert await faults(house, "ann") == 0
+        assert {"parked", "stopped"} <= set(await marks_of(house, "ann"))
 
 
 @pytest.mark.requirement("lifecycle:crash-loop")

@@ -21,7 +21,6 @@ from iapeer.sessions.canary.keeper import Keeper
 from iapeer.sessions.forensics.oom import counter_of
 from iapeer.sessions.process import wait_gone
 from iapeer.storage.ledger import messages, postmortems
-
 from iapeer.storage.ledger.offline import offline, offline_read
 from iapeer.storage.ledger.rows import NewMessage
 from tests.integration.sessions.canary_rig import Body, Rig, open_rig, until
@@ -165,7 +164,7 @@ async def test_names_that_nobody_has_are_refused_with_a_hint() -> None:
             assert done.returncode != 0
             assert done.stdout == ""
             assert "iapeer" in done.stderr
-        assert (await asyncio.to_thread(_iapeer, rig, "deaths", "--limit", "0")).returncode == 64
+        assert (await asyncio.to_thread(_iapeer, rig, "deaths", "--limit", "0")).returncode == 2
 
 
 @pytest.mark.requirement("forensics:cause")

@@ -63,7 +63,7 @@ def test_the_readme_shows_every_key_there_is() -> None:
     assert set(shown) == set(full.__struct_fields__)
     for name in ("launch", "screen", "submit", "control", "evidence", "errors", "tested"):
         assert set(shown[name]) == set(getattr(full, name).__struct_fields__), name
-    assert set(shown["screen"]["dialogs"][0]) == {"match", "keys"}
+    assert set(shown["screen"]["dialogs"][0]) == {"match", "keys", "when"}
     assert set().union(*shown["evidence"]["records"]) == set(Record.__struct_fields__)
     assert set(shown["launch"]["files"][0]) == set(File.__struct_fields__)
 
@@ -98,7 +98,7 @@ def test_the_readme_shows_every_key_there_is() -> None:
             MINIMAL + '[[screen.dialogs]]\nmatch = "x"\nkeys = ["Enter; kill-server"]',
             ("screen.dialogs[0].keys", "tmux key"),
         ),
-        (MINIMAL + "[[screen.dialogs]]\nkeyz = 1", ("screen.dialogs[0]", "match, keys")),
+        (MINIMAL + "[[screen.dialogs]]\nkeyz = 1", ("screen.dialogs[0]", "match, keys, when")),
         (MINIMAL + '[submit]\nkey = "-X"', ("submit.key",)),
         (MINIMAL + "[submit]\nsettle_ms = -1", ("submit.settle_ms",)),
         (MINIMAL + '[control]\ncompact = "a\\nb"', ("control.compact", "one line")),

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from iapeer.sessions.model import TmuxSession
+from iapeer.sessions.process import is_alive
 from iapeer.storage.ledger.rows import SessionRow
 
 from . import endings
@@ -56,17 +57,32 @@ class Former:
             del self._older[0]
 
     async def _bury(self, row: SessionRow, *, is_newest: bool = True) -> None:
+        server_lived = _server_lives(row)
         ephemeral = self._waking.is_ephemeral()
         await endings.bury(row, self._journal, self._s, ephemeral=ephemeral, is_newest=is_newest)
         if row.ready_at is not None:
+            await self._tell(server_lived=server_lived)
+
+    async def _tell(self, *, server_lived: bool) -> None:
+        """Log a death that nobody watched; one of a stopped peer is a clean end."""
+        identity = self._journal.identity.address
+        if await self._journal.is_stopped():
+            await self._waking.conversation.park()
             self._s.log(
                 "supervise",
-                identity=self._journal.identity.address,
-                action="reaped-gone",
-                death="server-dead",
-                reason="died while no daemon ran",
-                outcome="fresh-next-msg",
+                identity=identity,
+                action="skipped-stopped",
+                outcome="resume-on-start",
             )
+            return
+        self._s.log(
+            "supervise",
+            identity=identity,
+            action="reaped-gone",
+            death="session-gone" if server_lived else "server-dead",
+            reason="died while no daemon ran",
+            outcome="fresh-next-msg",
+        )
 
     async def bury_leftovers(self) -> None:
         """Settle sessions that ended while the ledger took no writes; only with none of our own.
@@ -75,3 +91,10 @@ class Former:
         """
         for row in await self._journal.open_sessions():
             await self._bury(row)
+
+
+def _server_lives(row: SessionRow) -> bool:
+    """Whether the tmux server of a session is still there."""
+    return bool(
+        row.server_pid and row.server_start and is_alive(row.server_pid, int(row.server_start))
+    )

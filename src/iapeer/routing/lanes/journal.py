@@ -299,6 +299,10 @@ class Journal:
             lambda c: marks.set_mark(c, self.uid, self.identity.runtime, STOPPED, now)
         )
 
+    async def is_stopped(self) -> bool:
+        """Whether `stop` was the last word."""
+        return await self._s.ledger.read(lambda c: marks.has_mark(c, *self._key, STOPPED))
+
     async def clear_stopped(self) -> None:
         """Take messages again and forget old faults."""
 

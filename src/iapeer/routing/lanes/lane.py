@@ -19,6 +19,7 @@ from iapeer.core.errors import (
 )
 from iapeer.core.identity import Identity
 from iapeer.core.states import HoldReason
+from iapeer.registry.units import Unit
 from iapeer.sessions.doors.inbox import InboxSession
 from iapeer.sessions.model import TmuxSession
 from iapeer.sessions.process import is_alive
@@ -127,11 +128,13 @@ class Lane:
             if not all(is_alive(*process) for process in session.processes):
                 self.box.report(Died(session.id))
             elif self.services.settings.supervise_log_verbose:
+                managed = self.waking.unit() != Unit.NONE
                 self.services.log(
                     "supervise",
                     identity=self.identity.address,
-                    action="alive",
+                    action="skipped-launchd" if managed else "alive",
                     age=f"{int(self.rest.idle_s)}s",
+                    outcome="read-only-h4" if managed else None,
                 )
 
     @property
