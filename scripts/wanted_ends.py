@@ -17,6 +17,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from iapeer.sessions.forensics.coroner import Scene
 from tests.integration.sessions.canary_rig import GRACE_S, open_rig, recorders
 
 AT_ONCE = 8
@@ -24,12 +25,12 @@ AT_ONCE = 8
 
 async def main(many: int) -> int:
     """Return how many false records there were."""
-    began = time.monotonic()
+    began, deaths = time.monotonic(), list[Scene | None]()
     async with open_rig() as rig:
 
         async def once(number: int) -> None:
             body = await rig.begin(identity=f"demo-p{number}")
-            assert await rig.end(body) is None
+            deaths.append(await rig.end(body))
 
         for start in range(0, many, AT_ONCE):
             await asyncio.gather(*(once(n) for n in range(start, min(start + AT_ONCE, many))))
@@ -41,7 +42,7 @@ async def main(many: int) -> int:
         f"{many} wanted ends in {took:.0f} s: {len(records)} records, {len(reports)} reports,"
         f" {len(left)} recorders left\n"
     )
-    return len(records) + len(reports) + len(left)
+    return len(records) + len(reports) + len(left) + sum(x is not None for x in deaths)
 
 
 def busy() -> list[subprocess.Popen[bytes]]:

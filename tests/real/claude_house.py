@@ -129,7 +129,8 @@ class ClaudeHouse(House):
 
     def log(self) -> str:
         """What the lanes wrote down."""
-        return self.paths.lifecycle_log.read_text(encoding="utf-8")
+        path = self.paths.lifecycle_log
+        return path.read_text(encoding="utf-8") if path.exists() else ""
 
 
 def read_jsonl(path: Path) -> list[dict[str, Any]]:

@@ -141,7 +141,7 @@ def test_messages_that_come_while_it_boots_arrive_once_and_in_order(crew: Crew) 
         later = [crew.send("cody", f"number {number}") for number in range(1, 4)]
         sent = [first.result(), *later]
     for one in sent:
-        crew.wait(one)
+        crew.wait_ends(one, "done")
     assert [body_of(newest(r)) for r in crew.asked("number ")] == [f"number {n}" for n in range(4)]
     assert len(crew.sessions("cody")) == 1
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -26,7 +27,10 @@ class Logs:
 
 
 def open_logs(settings: Settings, paths: Paths, clock: Clock) -> Logs:
-    """Return the writers; each opens its file at each line, so nothing needs to be closed."""
+    """Return the writers; each opens its file at each line, so nothing needs to be closed.
+
+    The first line may be a warning about the settings.
+    """
     lifecycle = LogFile(
         paths.lifecycle_log, settings.lifecycle_log_max_bytes, settings.lifecycle_log_keep
     )
@@ -37,5 +41,19 @@ def open_logs(settings: Settings, paths: Paths, clock: Clock) -> Logs:
     def exits(fields: Mapping[str, object]) -> None:
         log("death", **{name: value for name, value in fields.items() if name != "ev"})
 
+    _warn_of_order(settings, log)
     delivery = LogFile(paths.delivery_log, settings.log_max_bytes, settings.log_keep)
     return Logs(log, exits, delivery)
+
+
+def _warn_of_order(settings: Settings, log: LifecycleLog) -> None:
+    """Say so when the bounds of a quiet session are not in the order that they mean something in.
+
+    Silence of an ephemeral worker after its word < without a word < of any session.
+    """
+    bounds = (settings.ephemeral_quiet_s, settings.ephemeral_unarmed_idle_s, settings.idle_s)
+    if not bounds[0] < bounds[1] < bounds[2]:
+        reason = "ephemeral_quiet_s < ephemeral_unarmed_idle_s < idle_s does not hold: {} {} {}"
+        text = reason.format(*(f"{bound:g}" for bound in bounds))
+        logging.getLogger("iapeer").warning(text)
+        log("settings-order", reason=text)

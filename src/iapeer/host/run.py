@@ -167,7 +167,6 @@ async def running_daemon(settings: Settings, environ: Mapping[str, str]) -> Asyn
             notices=notices,
         )
         keeper = Keeper(paths, settings, lambda: _sessions(services), launcher.guard)
-        _warn_of_order(settings, log)
         lanes = Lanes(services)
         notices.deliver = lanes.work
 
@@ -240,16 +239,3 @@ def _recover(paths: Paths, registry: Registry) -> None:
     for record in registry.snapshot():
         if not record.uid and Path(record.cwd).is_dir():
             reindex_peer(registry, Path(record.cwd))
-
-
-def _warn_of_order(settings: Settings, log: Callable[..., None]) -> None:
-    """Say so when the bounds of a quiet session are not in the order that they mean something in.
-
-    Silence of an ephemeral worker after its word < without a word < of any session.
-    """
-    bounds = (settings.ephemeral_quiet_s, settings.ephemeral_unarmed_idle_s, settings.idle_s)
-    if not bounds[0] < bounds[1] < bounds[2]:
-        reason = "ephemeral_quiet_s < ephemeral_unarmed_idle_s < idle_s does not hold: {} {} {}"
-        text = reason.format(*(f"{bound:g}" for bound in bounds))
-        logging.getLogger("iapeer").warning(text)
-        log("settings-order", reason=text)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from iapeer.core.identity import Identity
 from iapeer.core.ids import token_digest
@@ -65,5 +66,7 @@ class HookEvidence:
         fact = read_hook(event, session.spec.evidence)
         if fact is None:
             return 0
+        if fact.kind == "user":
+            fact = replace(fact, at=lane.services.clock.now())
         lane.observe(Observed(session_id, (fact,)))
         return len(fact.ids)

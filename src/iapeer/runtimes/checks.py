@@ -160,7 +160,7 @@ def _check_evidence(evidence: Evidence) -> None:
         ends = record.kind == "turn_end"
         _need(ends or bool(record.text) == tells, f"{key}.text", *_TEXT_RULE)
         for field in ("status", "ends", "error", "at"):
-            has = bool(getattr(record, field))
+            has = bool(getattr(record, field)) and not (field == "at" and record.kind == "user")
             _need(ends or not has, f"{key}.{field}", "only a turn_end has one", "leave it out")
         one = not (record.status and record.ends)
         _need(one, f"{key}.ends", "status says how the turn ended", "give one of them")

@@ -134,8 +134,8 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     error: str = ""
     """Dotted path to the error's category; only for `turn_end`."""
     at: str = ""
-    """Dotted path to the time of the line (ISO 8601); only for `turn_end`: a line that is read late
-    must not end the turn after it."""
+    """Dotted path to the time of the line (ISO 8601); for `turn_end` and `user`: a line that is
+    read late must not end the turn after it."""
 
     def matches(self, line: Mapping[str, Any]) -> bool:
         """Tell whether a decoded line is of this kind; values of another type never equal."""

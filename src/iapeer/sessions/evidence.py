@@ -35,8 +35,8 @@ class Fact:
 
     `ids` are message ids of top-level envelopes, in order; a user input without any is a person's.
     `status` of a turn's end is a `TurnEnd`; of one that failed `error` is the category, `words` the
-    text shown to people and `reset_at` the wall time it is over, where the runtime gives one; only
-    turns that were seen to begin before `at` (wall time) have ended.
+    text shown to people and `reset_at` the wall time it is over, where the runtime gives one. `at`
+    is the wall time it happened: an end ends only turns that were seen to begin before it.
     `native_id` and `transcript` name the conversation it happened in, where the source tells.
     """
 
@@ -96,7 +96,8 @@ def _fact(line: Mapping[str, object], record: Record, source: str) -> Fact | Non
             )
         case "user" | "enqueue" | "dequeue":
             # Nothing was said: the result of a tool, which some programs write down as the user's.
-            return Fact(record.kind, ids=_ids(texts), source=source) if texts else None
+            at = _time(lookup(line, record.at)) if record.at else None
+            return Fact(record.kind, ids=_ids(texts), source=source, at=at) if texts else None
         case kind:
             return Fact(kind, source=source)
 

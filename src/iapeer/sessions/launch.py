@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Coroutine, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from sqlite3 import Connection
 from typing import Any, TypeVar
@@ -33,10 +34,18 @@ from .process import is_alive, start_time, terminate, wait_gone
 from .ready import AUX, until_ready
 from .tmux.server import TmuxServer
 
-HUP_GRACE_S = 1.0
+HUP_GRACE_S = 2.5
 """For a program that the end of its terminal does not end (measured: Claude takes 0.1 s)."""
 
 _Started = TypeVar("_Started")
+
+
+@dataclass(frozen=True)
+class _Secrets:
+    """What a pane must get and nobody else: the token, and the files that it goes through."""
+
+    token: str
+    handoffs: list[Path] = field(default_factory=list)
 
 
 class Launcher:
@@ -67,13 +76,13 @@ class Launcher:
         """
         plan = await asyncio.to_thread(make_plan, request, spec, self._around)
         around = self._around
-        token = new_token()
+        secrets = _Secrets(new_token())
         row = NewSession(
             id=plan.session_id,
             uid=request.uid,
             runtime=request.identity.runtime,
             personality=request.identity.personality,
-            token_sha256=token_digest(token),
+            token_sha256=token_digest(secrets.token),
             cwd=str(request.cwd),
             socket=str(plan.socket),
             started_at=around.clock.now(),
@@ -102,13 +111,17 @@ class Launcher:
             raise
         fault("launch.opened")
         try:
-            return await self._bring_up(request, spec, plan, server, token)
+            return await self._bring_up(request, spec, plan, server, secrets)
         except BaseException as error:
             cause = error.code if isinstance(error, IapeerError) else "cancelled"
             await asyncio.shield(self._undo(server, plan, cause))
             if isinstance(error, TmuxError):
                 raise _as_launch_failure(request, error) from error
             raise
+        finally:
+            # Not before: a stub that does not find its file any more looks like a crash.
+            for handoff in secrets.handoffs:
+                handoff.unlink(missing_ok=True)
 
     async def adopt(self, row: SessionRow, spec: RuntimeSpec) -> TmuxSession | None:
         """Return the live session a ledger row tells of, None when it is provably gone.
@@ -217,12 +230,13 @@ class Launcher:
         spec: RuntimeSpec,
         plan: Plan,
         server: TmuxServer,
-        token: str,
+        secrets: _Secrets,
     ) -> TmuxSession:
         around = self._around
         own_server, started_at = bool(plan.server_argv), around.clock.now()
-        environ = {**plan.env, env.SESSION_TOKEN: token}
-        handoffs = [
+        environ = {**plan.env, env.SESSION_TOKEN: secrets.token}
+        handoffs = secrets.handoffs
+        handoffs.append(
             write_handoff(
                 around.paths.run,
                 plan.argv,
@@ -230,64 +244,60 @@ class Launcher:
                 request.cwd,
                 wait_for=Path(plan.endpoint) if own_server else None,
             )
-        ]
-        try:
-            birth = await _whole(
-                server.start(
-                    request.identity.address,
-                    stub_argv(handoffs[0]),
-                    cwd=request.cwd,
-                    env=server_env(around.environ),
-                )
-            )
-            # A program that ended at once has no start time any more; 0 is nobody's.
-            pane = (birth.pane_pid, birth.pane_start or 0)
-            born = Birth(
-                server_pid=birth.server_pid,
-                server_start=birth.server_start,
-                pane_id=birth.pane_id,
-                pane_pid=pane[0],
-                pane_start=pane[1],
-            )
-            await around.ledger.write(lambda c: rows.set_birth(c, plan.session_id, born))
-            fault("launch.born")
-            await self._arm(request, plan, server, (birth.server_pid, birth.server_start))
-            aux = None
-            if own_server:
-                argv = write_handoff(around.paths.run, plan.server_argv, environ, request.cwd)
-                handoffs.append(argv)
-                await server.add(AUX, stub_argv(argv), cwd=request.cwd)
-                # One that ended at once has no start time any more; 0 is nobody's.
-                aux = await server.program_of(AUX) or (0, 0)
-            session = TmuxSession(
-                id=plan.session_id,
-                uid=request.uid,
-                identity=request.identity,
-                spec=spec,
+        )
+        birth = await _whole(
+            server.start(
+                request.identity.address,
+                stub_argv(handoffs[0]),
                 cwd=request.cwd,
-                tmux=server,
-                server=(birth.server_pid, birth.server_start),
-                pane=pane,
-                marks=marks_of(spec, isolated=is_isolated(spec, self._around.settings)),
-                isolated=is_isolated(spec, self._around.settings),
-                native_id=plan.native_id,
-                transcript=plan.transcript,
-                endpoint=plan.endpoint,
-                home=plan.home,
-                aux=aux,
-                mode=plan.mode,
-                started_at=started_at,
-                preface=request.preface if plan.mode == "fresh" else "",
+                env=server_env(around.environ),
             )
-            try:
-                limit_s = spec.launch.boot_deadline_s or around.settings.boot_deadline_s
-                await until_ready(session, limit_s, self.connect)
-            except BaseException:
-                await session.release()
-                raise
-        finally:
-            for handoff in handoffs:
-                handoff.unlink(missing_ok=True)
+        )
+        # A program that ended at once has no start time any more; 0 is nobody's.
+        pane = (birth.pane_pid, birth.pane_start or 0)
+        born = Birth(
+            server_pid=birth.server_pid,
+            server_start=birth.server_start,
+            pane_id=birth.pane_id,
+            pane_pid=pane[0],
+            pane_start=pane[1],
+        )
+        await around.ledger.write(lambda c: rows.set_birth(c, plan.session_id, born))
+        fault("launch.born")
+        await self._arm(request, plan, server, (birth.server_pid, birth.server_start))
+        aux = None
+        if own_server:
+            argv = write_handoff(around.paths.run, plan.server_argv, environ, request.cwd)
+            handoffs.append(argv)
+            await server.add(AUX, stub_argv(argv), cwd=request.cwd)
+            # One that ended at once has no start time any more; 0 is nobody's.
+            aux = await server.program_of(AUX) or (0, 0)
+        session = TmuxSession(
+            id=plan.session_id,
+            uid=request.uid,
+            identity=request.identity,
+            spec=spec,
+            cwd=request.cwd,
+            tmux=server,
+            server=(birth.server_pid, birth.server_start),
+            pane=pane,
+            marks=marks_of(spec, isolated=is_isolated(spec, self._around.settings)),
+            isolated=is_isolated(spec, self._around.settings),
+            native_id=plan.native_id,
+            transcript=plan.transcript,
+            endpoint=plan.endpoint,
+            home=plan.home,
+            aux=aux,
+            mode=plan.mode,
+            started_at=started_at,
+            preface=request.preface if plan.mode == "fresh" else "",
+        )
+        try:
+            limit_s = spec.launch.boot_deadline_s or around.settings.boot_deadline_s
+            await until_ready(session, limit_s, self.connect)
+        except BaseException:
+            await session.release()
+            raise
         now = around.clock.now()
         await around.ledger.write(lambda c: rows.mark_ready(c, plan.session_id, now))
         fault("launch.ready")

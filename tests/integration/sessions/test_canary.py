@@ -90,6 +90,18 @@ async def test_the_record_is_complete_although_its_server_is_ended_at_once() -> 
             assert line.signal == 9
 
 
+async def test_a_hook_that_comes_late_is_waited_for() -> None:
+    async with open_rig() as rig:
+        text = rig.paths.canary_script.read_text(encoding="utf-8")
+        rig.paths.canary_script.write_text(f"sleep 0.4\n{text}", encoding="utf-8")
+        body = await rig.begin(*_python("raise SystemExit(8)"), armed=False)
+        await rig.dead(body)
+        await rig.end(body, "program-exit")
+        await until(lambda: not recorders(rig.base))
+        written = rig.paths.exits_log.read_text(encoding="utf-8")
+        assert written.count("dead_status=8") == 1
+
+
 async def test_where_the_hook_can_not_run_the_daemon_writes_the_record() -> None:
     async with open_rig() as rig:
         rig.paths.canary_script.unlink()
@@ -174,9 +186,10 @@ async def test_a_successor_on_the_same_socket_does_not_hide_the_death() -> None:
         body = await rig.begin()
         _kill(body.server)
         await wait_gone(*body.server, 5.0)
-        await rig.end(body, "server-gone")
+        # Nobody but the recorder: a daemon would stand in for one that was deceived.
         successor = await rig.begin()
-        assert (await rig.line(body)).cause == "server-vanished"
+        line = await rig.line(body)
+        assert (line.cause, line.session) == ("server-vanished", body.session_id)
         assert rig.lines(successor) == []
         assert rig.mark(successor).watches
         assert await rig.end(successor) is None

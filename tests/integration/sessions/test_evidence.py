@@ -171,3 +171,28 @@ async def test_a_late_proof_saves_a_second_showing() -> None:
         lane.observe(Observed(session.id, (Fact("user", (late,), source="prompt hook"),)))
         row = await house.wait(late, "seen")
         assert row.attempt == 1
+
+
+async def test_what_hooks_told_is_taken_in_its_order_whatever_the_record_tells_between() -> None:
+    """On a busy machine hooks and lines of the record pile up in front of the lane."""
+    from iapeer.core.states import TurnEnd
+    from iapeer.routing.lanes.letters import Observed
+    from iapeer.sessions.evidence import Fact
+    from iapeer.storage.ledger import turns
+
+    async with open_house("ann", misbehave="no_transcript,no_hook", evidence_s=30.0) as house:
+        session = await house.live("ann")
+        sent = await house.send("ann", "NOTHING\nmore")
+        lane = house.lane("ann")
+        begun = Observed(session.id, (Fact("user", (sent.message_id,), source="hook"),))
+        between = Observed(session.id, (Fact("dequeue", source="transcript@1"),), 0)
+        ended = Observed(session.id, (Fact("turn_end", status=TurnEnd.DONE, source="hook"),))
+        lane.box.reports.extend((begun, between, ended))
+        lane.box.ring()
+        await house.wait(sent.message_id, "seen")
+
+        async def over() -> bool:
+            found = await house.services.ledger.read(lambda c: turns.turns_of(c, sent.message_id))
+            return [turn.turn_end for turn in found] == ["done"]
+
+        await until(over, timeout_s=5)

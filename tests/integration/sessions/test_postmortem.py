@@ -216,7 +216,7 @@ async def test_the_keeper_finds_lost_recorders() -> None:
         from iapeer.core.settings import make_settings
 
         settings = make_settings({"HOME": str(rig.base)}, flags={"root": rig.paths.root})
-        keeper = Keeper(rig.paths, settings, lambda: [body], guard)  # type: ignore[arg-type,list-item]
+        keeper = Keeper(rig.paths, settings, lambda: [body], guard)  # type: ignore[list-item]
         await keeper.look()
         await keeper.look()
         assert states == ["spawned", "already"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -198,18 +198,20 @@ async def bury(
     journal: Journal,
     services: LaneServices,
     *,
-    ephemeral: bool,
+    why: Ending,
     is_newest: bool = True,
 ) -> None:
     """Settle a session that died while no daemon watched, and clear its remains.
 
     Its record is read to the end first: what it proves is not handed over again. An older one of
-    the same identity has only its row settled: the socket is the newest one's.
+    the same identity has only its row settled: the socket is the newest one's. `why` is what is
+    known without its record.
     """
     if row.transcript:
         await _read_record(row, journal, services)
-    armed = ephemeral and await journal.armed(row.id)
-    ending = Ending(Cause.DEATH, ephemeral=ephemeral, armed=armed)
+    armed = why.ephemeral and await journal.armed(row.id)
+    mid_turn = await journal.turn_open(row.id)
+    ending = replace(why, armed=armed, mid_turn=mid_turn)
     end = End("died unwatched", ending, services.rules.after(ending))
     done = await _settle_turn(row.id, journal, end)
     unproven = [m for m in await journal.outstanding(row.id) if m.id != done]

@@ -13,6 +13,7 @@ from iapeer.storage.ledger.rows import SessionRow
 
 from . import endings
 from .journal import Journal
+from .presence import Cause, Ending
 
 if TYPE_CHECKING:
     from .waking import Waking
@@ -58,15 +59,18 @@ class Former:
 
     async def _bury(self, row: SessionRow, *, is_newest: bool = True) -> None:
         server_lived = _server_lives(row)
-        ephemeral = self._waking.is_ephemeral()
-        await endings.bury(row, self._journal, self._s, ephemeral=ephemeral, is_newest=is_newest)
+        stopped = await self._journal.is_stopped()
+        why = Ending(
+            Cause.STOPPED if stopped else Cause.DEATH, ephemeral=self._waking.is_ephemeral()
+        )
+        await endings.bury(row, self._journal, self._s, why=why, is_newest=is_newest)
         if row.ready_at is not None:
-            await self._tell(server_lived=server_lived)
+            await self._tell(stopped=stopped, server_lived=server_lived)
 
-    async def _tell(self, *, server_lived: bool) -> None:
+    async def _tell(self, *, stopped: bool, server_lived: bool) -> None:
         """Log a death that nobody watched; one of a stopped peer is a clean end."""
         identity = self._journal.identity.address
-        if await self._journal.is_stopped():
+        if stopped:
             await self._waking.conversation.park()
             self._s.log(
                 "supervise",

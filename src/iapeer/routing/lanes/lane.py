@@ -50,7 +50,7 @@ from .letters import (
 )
 from .mailbox import Mailbox
 from .orders import Orders
-from .presence import Phase, Reap
+from .presence import Cause, Phase, Reap
 from .rest import Rest
 from .waking import Waking
 from .watching import follow, tell
@@ -207,6 +207,9 @@ class Lane:
         if self.phase == Phase.ASLEEP:
             await self.former.bury_leftovers()
         if self.stopped:
+            if self.former.newest is not None or self.session is not None:
+                # A stop that was cut short by a kill is finished.
+                await self.leaving.end("stopped", Cause.STOPPED)
             await self.journal.hold(HoldReason.STOPPED)
         elif self.phase == Phase.ADOPTING:
             await self.arriving.adopt()
@@ -293,7 +296,18 @@ class Lane:
         session = self.session
         if observed.offset is None and isinstance(session, TmuxSession) and session.follower:
             session.follower.read_new()
-            await self.leaving.drain_evidence(session.id)
+            earlier = self.box.take_observed(session.id, of_record=True)
+            while earlier:
+                try:
+                    await self._take(session, earlier[0])
+                except StorageError:
+                    self.box.reports.extendleft(reversed(earlier))
+                    raise
+                del earlier[0]
+        await self._take(session, observed)
+
+    async def _take(self, session: Session | None, observed: Observed) -> None:
+        """Take facts in their order, with everything that follows from them."""
         await self.deliverer.observed(observed)
         if isinstance(session, TmuxSession) and session.id == observed.session_id:
             self.rest.heard(session, observed.facts)

@@ -51,7 +51,7 @@ def take(
                 rows.mark_heard(conn, session_id)
                 for seen in _take_input(conn, fact, open_rows, taken, now):
                     if has_turns:
-                        turns.begin_turn(conn, seen, now)
+                        turns.begin_turn(conn, seen, now if fact.at is None else fact.at)
             case "enqueue":
                 _take_enqueue(conn, fact, open_rows, taken, now)
             case "turn_end":

@@ -50,6 +50,7 @@ class Turn(msgspec.Struct, frozen=True, rename="camel"):
     """`inProgress`, `completed`, `interrupted` or `failed`."""
     items: tuple[Item, ...] = ()
     error: TurnError | None = None
+    started_at: int | None = None
     completed_at: int | None = None
 
 

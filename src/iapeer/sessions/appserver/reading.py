@@ -173,7 +173,9 @@ class Reader:
         return (turn.completed_at or 0) + 1 <= self._since
 
     def _is_past_and_cut(self, turn: Turn) -> bool:
-        return turn.status == "interrupted" and self._is_past(turn)
+        """One without an end counts by its start: it may have begun while it was asked for."""
+        ended = turn.completed_at or turn.started_at or 0
+        return turn.status == "interrupted" and ended + 1 <= self._since
 
     def told_again(self, turn: Turn, message_id: str, *, is_over: bool) -> list[Fact]:
         """Return what a turn proves about a message, whether or not it was told before."""

@@ -49,7 +49,7 @@ def exit_hooks(paths: Paths, identity: str, session_id: str) -> Mapping[str, str
     command = " ".join(shell_word(word) for word in words)
     facts = ("pane_id", "session_name", "pane_dead_status", "pane_dead_signal")
     formats = " ".join(f"'#{{{name}}}'" for name in facts)
-    return {"pane-died": line([["run-shell", "-b", f"{command} {formats}"]])}
+    return {"pane-died": line([["run-shell", "-b", f"exec {command} {formats}"]])}
 
 
 def channel(identity: str) -> str:

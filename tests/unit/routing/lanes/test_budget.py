@@ -53,7 +53,8 @@ def test_one_boot_at_a_time_probes_a_broken_runtime() -> None:
 
 def test_a_good_boot_or_a_word_of_the_operator_sets_all_free() -> None:
     for mend, cause in ((RuntimeBudget.came_up, "came-up"), (RuntimeBudget.forgive, "start")):
-        log, freed = Heard(), []
+        log = Heard()
+        freed: list[str] = []
         budget = _broken(log)
         budget.mended = freed.append
         mend(budget, "x")

@@ -174,6 +174,10 @@ def test_what_was_said_in_a_turn_cut_off_before_our_time_may_be_said_again() -> 
     facts = reader.caught_up(THREAD, turns, first=True)
     assert plain(facts) == [("user", ("bcdefghi2345",), "")]
     assert plain(reader.item(said(f"{OURS}-2"))) == [("user", (OURS,), "")]
+    # One that only seems to be cut off, because it has just begun.
+    begun = Turn(id="1", status="interrupted", items=(said(f"{OURS}-1"),), started_at=1_001)
+    facts = Reader(since=1_001.5).caught_up(THREAD, [begun], first=True)
+    assert plain(facts) == [("user", (OURS,), "")]
     # Cut off later it was ours to answer.
     facts = Reader(since=1_000.9).caught_up(THREAD, turns[:1], first=True)
     assert plain(facts) == [("user", (OURS,), ""), ("turn_end", (), TurnEnd.INTERRUPTED)]
