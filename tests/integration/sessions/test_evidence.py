@@ -181,9 +181,9 @@ async def test_what_hooks_told_is_taken_in_its_order_whatever_the_record_tells_b
     from iapeer.storage.ledger import turns
 
     async with open_house("ann", misbehave="no_transcript,no_hook", evidence_s=30.0) as house:
-        session = await house.live("ann")
         sent = await house.send("ann", "NOTHING\nmore")
-        lane = house.lane("ann")
+        await house.wait(sent.message_id, "landed")
+        session, lane = house.session("ann"), house.lane("ann")
         begun = Observed(session.id, (Fact("user", (sent.message_id,), source="hook"),))
         between = Observed(session.id, (Fact("dequeue", source="transcript@1"),), 0)
         ended = Observed(session.id, (Fact("turn_end", status=TurnEnd.DONE, source="hook"),))

@@ -1,0 +1,159 @@
+"""Durable accepts: one sender, 32 senders, and the MCP tool."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from iapeer.testing.daemon import TestDaemon, free_port, wait_until
+
+from benchmarks.bare_store import OneProducer, inserts_per_s
+from benchmarks.figures import Budget, Figure, Row, Size, by_turns, spread
+from benchmarks.house import BODY, BOX, house, send_request, token_of, wake
+from benchmarks.wire import Connection, encode
+
+SENDERS = 32
+MCP_HEADERS = {
+    "Accept": "application/json, text/event-stream",
+    "MCP-Protocol-Version": "2025-06-18",
+}
+
+
+def accept(size: Size) -> list[Figure]:
+    """One sender on a kept connection; the recipient is a program that is not connected."""
+    with house() as daemon, tempfile.TemporaryDirectory() as folder:
+        store = OneProducer(Path(folder) / "bare.db")
+        with Connection(daemon.socket) as connection:
+            limit, ours = by_turns(
+                lambda: store.insert(BODY.encode()),
+                lambda: connection.time(send_request(number=next(_NUMBERS))),
+                size.times(400),
+            )
+        store.close()
+    return [
+        Figure(
+            row="accept",
+            what="durable accept over the unix socket, 2 KB, 1 sender",
+            limit_what="group-commit insert, FULL",
+            unit="ms",
+            limit=spread(limit, 1000),
+            ours=spread(ours, 1000),
+            budget=Budget(ratio=3, gate=9),
+        )
+    ]
+
+
+def accepts_per_s(size: Size) -> list[Figure]:
+    """32 connections, each sending its next message when the last is answered."""
+    each = size.times(40, least=4)
+    limits, ours = [], []
+    with house() as daemon:
+        for turn in range(size.times(5, least=2)):
+            with tempfile.TemporaryDirectory() as folder:
+                path = Path(folder) / "bare.db"
+                limits.append(inserts_per_s(path, SENDERS, each * 4, BODY.encode()))
+            ours.append(_load(daemon, each, turn))
+    return [
+        Figure(
+            row="accepts-per-s",
+            what=f"durable accepts over the unix socket, {SENDERS} senders",
+            limit_what="the bare store, 32 producers",
+            unit="/s",
+            limit=spread(limits),
+            ours=spread(ours),
+            budget=Budget(least_ratio=0.3),
+        )
+    ]
+
+
+def mcp_call(size: Size) -> list[Figure]:
+    """`tools/call` on a kept connection against the SDK's echo tool, served by the same server."""
+    with house(peers=1) as daemon, echo_server() as port:
+        wake(daemon, ["p0"])
+        token = {"X-IAPeer-Token": token_of(daemon, "p0")}
+        with Connection(port) as bare, Connection(daemon.port) as connection:
+            limit, ours = by_turns(
+                lambda: bare.time(_call("echo", {"message": BODY})),
+                lambda: connection.time(
+                    _call(
+                        "send_to_peer",
+                        {"personality": BOX, "message": f"{BODY}{next(_NUMBERS)}"},
+                        token,
+                    )
+                ),
+                size.times(200),
+            )
+    return [
+        Figure(
+            row="mcp",
+            what="MCP tools/call accept, 2 KB, 1 caller",
+            limit_what="the SDK's bare echo tool",
+            unit="ms",
+            limit=spread(limit, 1000),
+            ours=spread(ours, 1000),
+            budget=Budget(ratio=1.5, gate=4.5),
+        )
+    ]
+
+
+@contextmanager
+def echo_server() -> Iterator[int]:
+    """Start `benchmarks.echo_server` and return its port."""
+    port = free_port()
+    process = subprocess.Popen([sys.executable, "-m", "benchmarks.echo_server", str(port)])
+    try:
+        wait_until(lambda: _answers(port), 30, "the echo server")
+        yield port
+    finally:
+        process.terminate()
+        process.wait(10)
+
+
+def _answers(port: int) -> bool:
+    try:
+        with Connection(port) as connection:
+            connection.ask(_call("echo", {"message": "?"}))
+    except OSError:
+        return False
+    return True
+
+
+def _call(tool: str, arguments: dict[str, str], headers: dict[str, str] | None = None) -> bytes:
+    body = {
+        "jsonrpc": "2.0",
+        "id": 1,
+        "method": "tools/call",
+        "params": {"name": tool, "arguments": arguments},
+    }
+    return encode("/mcp", body, MCP_HEADERS | (headers or {}))
+
+
+def _load(daemon: TestDaemon, each: int, turn: int) -> float:
+    """Return accepts per second; the senders are a process of their own."""
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.load", daemon.socket, str(SENDERS), str(each), str(turn)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return float(done.stdout)
+
+
+def _numbers() -> Iterator[int]:
+    number = 0
+    while True:
+        number += 1
+        yield number
+
+
+_NUMBERS = _numbers()
+
+ROWS = (
+    Row("accept", accept),
+    Row("accepts-per-s", accepts_per_s),
+    Row("mcp", mcp_call),
+)

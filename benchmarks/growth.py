@@ -1,0 +1,105 @@
+"""What grows with the house: 10 against 1,000 peers, 1e3 against 1e6 messages in the ledger."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from iapeer.registry.index import Registry
+from iapeer.storage.ledger.offline import offline
+from iapeer.storage.paths import Paths
+from iapeer.testing.daemon import TestDaemon
+
+from benchmarks.figures import Budget, Figure, Row, Size, by_turns, spread
+from benchmarks.house import BODY, BOX, OPERATOR, prepare, send_request
+from benchmarks.wire import Connection, encode
+
+FEW_PEERS, MANY_PEERS = 10, 1000
+FEW, MANY = 1_000, 1_000_000
+_BATCH = 10_000
+_COLUMNS = (
+    "id, sender, sender_uid, to_uid, personality, runtime, pinned, state, final, accepted_at,"
+    " changed_at, accepted_ts, expires_at, path, intelligence, depth, attachments, body"
+)
+
+
+def growth(size: Size) -> list[Figure]:
+    """A small and a large house side by side, asked by turns."""
+    many = MANY if size.factor >= 1 else 20_000
+    times = size.times(200)
+    with _house(FEW_PEERS, FEW) as small, _house(MANY_PEERS, many) as large:
+        accepts = by_turns(_accept(small), _accept(large), times)
+        lookups = by_turns(_lookup(small, FEW), _lookup(large, many), times)
+    peers = f"{FEW_PEERS} -> {MANY_PEERS} peers, {FEW:.0e} -> {many:.0e} messages"
+    return [
+        Figure(
+            row="growth",
+            what=f"{what}: {peers}",
+            limit_what="the same in the small house",
+            unit="ms",
+            limit=spread(sides[0], 1000),
+            ours=spread(sides[1], 1000),
+            budget=Budget(ratio=2),
+        )
+        for what, sides in (("accept", accepts), ("lookup of a message", lookups))
+    ]
+
+
+@contextmanager
+def _house(peers: int, messages: int) -> Iterator[TestDaemon]:
+    daemon = prepare(peers)
+    try:
+        fill(daemon, messages)
+        daemon.start()
+        yield daemon
+    finally:
+        daemon.clean_up()
+
+
+def fill(daemon: TestDaemon, count: int) -> None:
+    """Put so many seen messages into the ledger, in one transaction."""
+    paths = Paths(daemon.root)
+    records = Registry(paths, sandbox=True).snapshot().by_name
+    to, sender = records[BOX], records[OPERATOR]
+    now = time.time()
+
+    def row(number: int) -> tuple[object, ...]:
+        stamp = now - 3600 + number / count
+        names = (f"m{number:011d}", f"api-{OPERATOR}", sender.uid, to.uid, BOX, "api")
+        state = (0, "seen", 1, stamp, stamp, "2026-01-01T00:00:00+00:00", now + 86400)
+        return (*names, *state, "unix", "absent", 0, "[]", BODY[:200])
+
+    marks = ", ".join("?" * (_COLUMNS.count(",") + 1))
+    with offline(paths.ledger) as conn:
+        for begin in range(0, count, _BATCH):
+            numbers = range(begin, min(count, begin + _BATCH))
+            conn.executemany(
+                f"INSERT INTO messages ({_COLUMNS}) VALUES ({marks})",  # noqa: S608 - constants
+                map(row, numbers),
+            )
+
+
+def _accept(daemon: TestDaemon) -> Callable[[], float]:
+    connection = Connection(daemon.socket)
+    numbers = iter(range(1 << 30))
+    return lambda: connection.time(send_request(number=next(numbers)))
+
+
+def _lookup(daemon: TestDaemon, count: int) -> Callable[[], float]:
+    connection = Connection(daemon.socket)
+    found = json.loads(connection.ask(encode("/api/v1/messages/m00000000000")))
+    if found["message"]["state"] != "seen":
+        raise RuntimeError(f"not the message that was put there: {found}")
+    numbers = iter(range(1 << 30))
+
+    def look() -> float:
+        # A large prime: neighbours are never asked one after the other.
+        number = next(numbers) * 7_919_993 % count
+        return connection.time(encode(f"/api/v1/messages/m{number:011d}"))
+
+    return look
+
+
+ROWS = (Row("growth", growth),)
