@@ -74,10 +74,10 @@ def mcp_call(size: Size) -> list[Figure]:
     """`tools/call` on a kept connection against the SDK's echo tool, served by the same server."""
     with house(peers=1) as daemon, echo_server() as port:
         wake(daemon, ["p0"])
-        token = {"X-IAPeer-Token": token_of(daemon, "p0")}
+        token = {"X-IAPeer-Token": token_of(daemon, "p0"), **_host(daemon.port)}
         with Connection(port) as bare, Connection(daemon.port) as connection:
             limit, ours = by_turns(
-                lambda: bare.time(_call("echo", {"message": BODY})),
+                lambda: bare.time(_call("echo", {"message": BODY}, _host(port))),
                 lambda: connection.time(
                     _call(
                         "send_to_peer",
@@ -116,10 +116,14 @@ def echo_server() -> Iterator[int]:
 def _answers(port: int) -> bool:
     try:
         with Connection(port) as connection:
-            connection.ask(_call("echo", {"message": "?"}))
+            connection.ask(_call("echo", {"message": "?"}, _host(port)))
     except OSError:
         return False
     return True
+
+
+def _host(port: int) -> dict[str, str]:
+    return {"Host": f"127.0.0.1:{port}"}
 
 
 def _call(tool: str, arguments: dict[str, str], headers: dict[str, str] | None = None) -> bytes:

@@ -67,7 +67,7 @@ def fill(daemon: TestDaemon, count: int) -> None:
 
     def row(number: int) -> tuple[object, ...]:
         stamp = now - 3600 + number / count
-        names = (f"m{number:011d}", f"api-{OPERATOR}", sender.uid, to.uid, BOX, "api")
+        names = (_id(number), f"api-{OPERATOR}", sender.uid, to.uid, BOX, "api")
         state = (0, "seen", 1, stamp, stamp, "2026-01-01T00:00:00+00:00", now + 86400)
         return (*names, *state, "unix", "absent", 0, "[]", BODY[:200])
 
@@ -81,6 +81,12 @@ def fill(daemon: TestDaemon, count: int) -> None:
             )
 
 
+def _id(number: int) -> str:
+    """Return a message id made of a number: twelve characters of a-z, 2-7."""
+    digits = "abcdefghijklmnopqrstuvwxyz234567"
+    return "".join(digits[number >> shift & 31] for shift in range(55, -1, -5))
+
+
 def _accept(daemon: TestDaemon) -> Callable[[], float]:
     connection = Connection(daemon.socket)
     numbers = iter(range(1 << 30))
@@ -89,7 +95,7 @@ def _accept(daemon: TestDaemon) -> Callable[[], float]:
 
 def _lookup(daemon: TestDaemon, count: int) -> Callable[[], float]:
     connection = Connection(daemon.socket)
-    found = json.loads(connection.ask(encode("/api/v1/messages/m00000000000")))
+    found = json.loads(connection.ask(encode("/api/v1/messages/" + _id(0))))
     if found["message"]["state"] != "seen":
         raise RuntimeError(f"not the message that was put there: {found}")
     numbers = iter(range(1 << 30))
@@ -97,7 +103,7 @@ def _lookup(daemon: TestDaemon, count: int) -> Callable[[], float]:
     def look() -> float:
         # A large prime: neighbours are never asked one after the other.
         number = next(numbers) * 7_919_993 % count
-        return connection.time(encode(f"/api/v1/messages/m{number:011d}"))
+        return connection.time(encode("/api/v1/messages/" + _id(number)))
 
     return look
 

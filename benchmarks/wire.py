@@ -18,10 +18,10 @@ class RequestFailed(RuntimeError):
 def encode(path: str, body: object | None = None, headers: Mapping[str, str] | None = None) -> bytes:
     """Return one request as bytes: POST with a JSON body, GET without one."""
     content = b"" if body is None else msgspec.json.encode(body)
-    lines = [f"{'GET' if body is None else 'POST'} {path} HTTP/1.1", "Host: localhost"]
+    lines = [f"{'GET' if body is None else 'POST'} {path} HTTP/1.1"]
     if body is not None:
         lines += ["Content-Type: application/json", f"Content-Length: {len(content)}"]
-    lines += [f"{name}: {value}" for name, value in (headers or {}).items()]
+    lines += [f"{name}: {value}" for name, value in {"Host": "localhost", **(headers or {})}.items()]
     return "\r\n".join([*lines, "", ""]).encode() + content
 
 

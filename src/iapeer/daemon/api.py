@@ -216,8 +216,7 @@ class Api:
         return json_response({"ok": True, "acked": acked})
 
     def _claim(self, request: Request, sender: str = "") -> Claim:
-        static_bearer = bool(self._settings.bearer_token)
-        return claim_of(request, static_bearer=static_bearer, sender=sender)
+        return claim_of(request, static_bearer=self._settings.bearer_token, sender=sender)
 
     async def _prove(self, request: Request, sender: str = "") -> Proof:
         proof = await prove(self._claim(request, sender), self._services.tokens)

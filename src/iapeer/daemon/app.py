@@ -21,9 +21,10 @@ from iapeer.core.settings import Settings
 from iapeer.core.text import one_line
 from iapeer.daemon.answers import error_response, internal_error, log_crash, log_refusal
 from iapeer.daemon.api import Api
-from iapeer.daemon.auth import check_account, check_bearer, check_host, check_origin
+from iapeer.daemon.auth import admit, check_account, check_host, check_origin
 from iapeer.daemon.inbox_stream import InboxStreams
 from iapeer.daemon.services import Services
+from iapeer.routing.ports import Tokens
 
 if TYPE_CHECKING:
     from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
@@ -92,7 +93,7 @@ def build_app(
     ]
     app = Starlette(routes=routes, exception_handlers={404: _not_found, 405: _wrong_method})
     app.router.redirect_slashes = False
-    return Gate(app, settings, port)
+    return Gate(app, settings, port, services.tokens)
 
 
 Port = Callable[[], int]
@@ -105,9 +106,10 @@ class Gate:
     size and time, so that nothing behind the gate can be kept waiting by a slow sender.
     """
 
-    def __init__(self, app: ASGIApp, settings: Settings, port: Port) -> None:
+    def __init__(self, app: ASGIApp, settings: Settings, port: Port, tokens: Tokens) -> None:
         self._app = app
         self._settings = settings
+        self._tokens = tokens
         self._port = port
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -122,7 +124,7 @@ class Gate:
 
         try:
             try:
-                self._check(scope)
+                await self._check(scope)
                 body = await self._body(scope, incoming)
             except IapeerError as error:
                 log_refusal(error, **_facts(scope))
@@ -142,10 +144,11 @@ class Gate:
             else:
                 await self._render(internal_error(), scope, receive, watched)
 
-    def _check(self, scope: Scope) -> None:
+    async def _check(self, scope: Scope) -> None:
         headers = Headers(scope=scope)
         state = scope["state"]
-        check_bearer(self._settings.bearer_token, headers.get("authorization", ""))
+        shown = headers.get("authorization", "")
+        await admit(self._settings.bearer_token, shown, self._tokens)
         check_account(state["listener"], state["peer"])
         check_host(state["listener"], headers.get("host", ""), self._port())
         check_origin(headers.get("origin", ""), self._port())

@@ -121,20 +121,34 @@ def check_origin(origin: str, port: int) -> None:
         )
 
 
-def session_token(headers: Mapping[str, str], *, static_bearer: bool) -> str:
+async def admit(expected: str, authorization: str, tokens: Tokens) -> None:
+    """Demand the static bearer where one is configured, or the token of a live session.
+
+    A session proves more than the bearer does, and some agents can show one header only that they
+    keep out of their logs (measured: Claude Code 2.1.197). Raises Unauthorized.
+    """
+    try:
+        check_bearer(expected, authorization)
+    except Unauthorized:
+        token = _bearer(authorization)
+        if not token or await tokens.caller_of(token) is None:
+            raise
+
+
+def session_token(headers: Mapping[str, str], *, static_bearer: str = "") -> str:
     """Return the session token of a request, "" when it shows none.
 
-    `Authorization` counts only while no static bearer uses it. Raises Unauthorized when the two
+    `Authorization` counts unless it shows the static bearer. Raises Unauthorized when the two
     headers show different tokens.
     """
     token = headers.get(TOKEN_HEADER, "").strip()
-    if static_bearer:
-        return token
     other = _bearer(headers.get("authorization", ""))
+    if static_bearer and equal(other, static_bearer):
+        return token
     if token and other and not equal(token, other):
         raise Unauthorized(
             "X-IAPeer-Token and Authorization show different tokens",
-            hint="send one of them; no static bearer is configured here",
+            hint="send one of them",
         )
     return token or other
 
@@ -169,7 +183,7 @@ async def prove(claim: Claim, tokens: Tokens) -> Proof:
     return Proof(await tokens.registered(address), "uid")
 
 
-def claim_of(request: HTTPConnection, *, static_bearer: bool, sender: str = "") -> Claim:
+def claim_of(request: HTTPConnection, *, static_bearer: str, sender: str = "") -> Claim:
     """Read the claim off a request; the listener and the peer come from our protocol class.
 
     Raises Unauthorized, see `session_token`.

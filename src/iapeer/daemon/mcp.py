@@ -169,7 +169,7 @@ class _Surface:
         return answer
 
     async def _prove(self, request: Request) -> Proof:
-        claim = claim_of(request, static_bearer=bool(self._settings.bearer_token))
+        claim = claim_of(request, static_bearer=self._settings.bearer_token)
         return await prove(claim, self._services.tokens)
 
     async def _send(self, proof: Proof, params: types.CallToolRequestParams) -> SendResult:

@@ -66,6 +66,16 @@ async def test_the_static_bearer_comes_before_everything_on_both_listeners(root:
         assert (await edge.tcp("POST", "/api/v1/send", SEND, **token))[0] == 200
 
 
+async def test_a_live_sessions_token_does_for_the_static_bearer(root: Path) -> None:
+    """Some agents can show one header only that stays out of their logs."""
+    async with running(root, bearer_token="sesame") as edge:
+        own = {"Authorization": f"Bearer {ALICE_TOKEN}"}
+        assert (await edge.tcp("POST", "/api/v1/send", SEND, **own))[0] == 200
+        ended = {"Authorization": f"Bearer {ALICE_TOKEN}x"}
+        assert (await edge.tcp("POST", "/api/v1/send", SEND, **ended))[0] == 401
+        assert (await edge.call("GET", "/api/v1/peers", **ended))[0] == 401
+
+
 @pytest.mark.requirement("daemon:body-limit")
 async def test_an_oversized_body_is_refused_with_and_without_a_length(edge: Edge) -> None:
     size = edge.settings.max_body_bytes + 1

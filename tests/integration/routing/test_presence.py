@@ -271,6 +271,34 @@ async def test_a_stopped_peer_that_is_found_dead_is_parked_and_has_no_fault() ->
         assert {"parked", "stopped"} <= set(await marks_of(house, "ann"))
 
 
+async def test_a_stop_that_was_cut_short_by_a_kill_is_finished() -> None:
+    async with open_house("ann") as house:
+        sent = await house.send("ann", "SLOW 60")
+        await house.wait(sent.message_id, "seen")
+        session = house.session("ann")
+        uid = key(house, "ann")[0]
+        await house.close()
+        with offline(house.paths.ledger) as conn:
+            marks.set_mark(conn, uid, "demo", "stopped", 0.0)
+        assert is_alive(*session.pane)
+        await house.start()
+        await house.nothing_left()
+        assert (await house.row(sent.message_id)).state == "seen"
+        assert await faults(house, "ann") == 0
+
+
+async def test_a_look_at_a_live_session_does_not_make_it_younger() -> None:
+    async with open_house("ann", idle_s=1.0) as house:
+        session = await house.live("ann")
+        lane = house.lane("ann")
+        await until(lambda: lane.rest.idle_s > 0.5)
+        before = lane.rest.idle_s
+        assert not (await house.fleet.wake("ann", None)).woke
+        assert lane.rest.idle_s >= before
+        await gone(house, "ann")
+        assert session.id not in house.services.by_session
+
+
 @pytest.mark.requirement("lifecycle:crash-loop")
 async def test_faults_outlive_the_daemon_and_hold_the_peer_as_broken() -> None:
     async with open_house(

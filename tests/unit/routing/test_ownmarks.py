@@ -7,7 +7,8 @@ import pytest
 
 from iapeer.core.states import Event, MessageState
 from iapeer.routing import ownmarks
-from iapeer.routing.lanes import tasks
+from iapeer.routing.lanes import proofs, tasks
+from iapeer.sessions.evidence import Fact
 from iapeer.storage.ledger import marks, messages, queries
 from iapeer.storage.ledger import sessions as rows
 from iapeer.storage.ledger.offline import offline
@@ -100,3 +101,27 @@ def test_the_end_of_another_session_settles_nothing(conn: sqlite3.Connection) ->
     assert tasks.settle(conn, KEY, "old", again=True, now=2.0) is None
     assert tasks.task_of(conn, *KEY, "new") == "m"
     assert ownmarks.is_armed(conn, *KEY, "new")
+
+
+def test_a_second_source_does_not_take_a_task_back_that_its_session_lost(
+    conn: sqlite3.Connection,
+) -> None:
+    _seen(conn, "new")
+    tasks.settle(conn, KEY, "new", again=True, now=2.0)
+    late = Fact(kind="user", ids=("m",), source="hook")
+    taken = proofs.take(conn, "new", [late], 3.0, has_turns=True)
+    assert taken.changed == []
+    row = queries.get(conn, "m")
+    assert row is not None
+    assert row.state == MessageState.ACCEPTED
+
+
+def test_a_proof_that_comes_too_late_for_a_message_never_seen_still_counts(
+    conn: sqlite3.Connection,
+) -> None:
+    _seen(conn, "new", "n")
+    tasks.settle(conn, KEY, "new", again=True, now=2.0)
+    messages.begin_attempt(conn, "n", "new", "paste", 3.0)
+    messages.advance(conn, "n", Event.RETURN, now=3.0)
+    late = Fact(kind="user", ids=("n",), source="hook")
+    assert proofs.take(conn, "new", [late], 4.0, has_turns=True).seen == ["n"]

@@ -132,17 +132,25 @@ class Arriving:
         return False
 
     async def go_live(
-        self, session: Session, row: SessionRow | None = None, *, seed_alone: bool = False
+        self,
+        session: Session,
+        row: SessionRow | None = None,
+        *,
+        seed_alone: bool = False,
+        for_people: bool = True,
     ) -> None:
         """Watch the session's life and record, and begin to deliver.
 
         `row` is what an earlier daemon knew of it. `seed_alone`: the preface needs no message.
+        `for_people`: no message asked for it.
         """
         lane = self._lane
         if isinstance(session, TmuxSession):
             lane.rest.begin(session, row)
         serial = lane.rest.ephemeral and isinstance(session, TmuxSession)
-        await lane.deliverer.begin(session, ephemeral=serial, seed_alone=seed_alone)
+        await lane.deliverer.begin(
+            session, ephemeral=serial, seed_alone=seed_alone, for_people=for_people
+        )
         if isinstance(session, TmuxSession):
             try:
                 await watch(session, self._s, lane.box.report)
@@ -179,5 +187,5 @@ class Arriving:
         self._s.log("ready", **lane.names(), session=session.id, mode=session.mode)
         fresh = session.mode == "fresh"
         await lane.waking.conversation.began(fresh=fresh, topic=begun.topic)
-        await self.go_live(session, seed_alone=begun.alone)
+        await self.go_live(session, seed_alone=begun.alone, for_people=begun.forced)
         lane.wakers.woke()

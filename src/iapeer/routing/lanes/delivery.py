@@ -73,6 +73,7 @@ class Deliverer:
         self._serial = False
         self._task = ""
         self._said = False
+        self._for_people = False
 
     async def step(self, session: Session) -> float | None:
         """Do at most one hand-over; return in how many seconds to look again by oneself.
@@ -180,9 +181,15 @@ class Deliverer:
                 "composer-draft", identity=self._journal.identity.address, waiting=len(rows)
             )
 
-    async def begin(self, session: Session, *, ephemeral: bool, seed_alone: bool) -> None:
-        """Begin with a new session, or one that an earlier daemon has begun with."""
+    async def begin(
+        self, session: Session, *, ephemeral: bool, seed_alone: bool, for_people: bool
+    ) -> None:
+        """Begin with a new session, or one that an earlier daemon has begun with.
+
+        `for_people`: no message asked for it, so what is typed there is a task of its own.
+        """
         self._serial, self.seeding, self.paused = ephemeral, seed_alone, None
+        self._for_people = for_people
         self._task = await self._journal.task(session.id) if ephemeral else ""
         self._said = ephemeral and not self._task and await self._journal.was_heard(session.id)
         self._composer_since = None
@@ -196,7 +203,8 @@ class Deliverer:
         """Take evidence of this session's own record or hook, and how far it was read."""
         taken = await self._journal.take(observed.session_id, observed.facts, observed.offset)
         self._unproven.difference_update(taken.seen)
-        self._said |= any(fact.kind == "user" and not fact.ids for fact in observed.facts)
+        if self._for_people:
+            self._said |= any(fact.kind == "user" and not fact.ids for fact in observed.facts)
         if taken.depth is not None:
             self.depth = taken.depth
         for fact, end, ids in taken.ended:

@@ -64,13 +64,28 @@ def take(
 
 
 def _given_back(conn: Connection, session_id: str, facts: Sequence[Fact]) -> dict[str, MessageRow]:
-    """Return what was given up too early: it waits again, and this session read it after all."""
+    """Return what was given up too early: it waits again, and this session read it after all.
+
+    One that was seen by this very attempt is not among them: it was given back because its turn
+    died, and a second source only tells the same again.
+    """
     found = {i: queries.get(conn, i) for fact in facts if fact.kind == "user" for i in fact.ids}
     return {
         i: row
         for i, row in found.items()
-        if row is not None and row.session_id == session_id and row.state in _WAITING
+        if row is not None
+        and row.session_id == session_id
+        and row.state in _WAITING
+        and not _was_seen(conn, row)
     }
+
+
+def _was_seen(conn: Connection, row: MessageRow) -> bool:
+    """Whether the newest attempt of a message was proven before."""
+    return any(
+        step.event == Event.SEE and step.attempt == row.attempt
+        for step in queries.history(conn, row.id)
+    )
 
 
 def set_offset(conn: Connection, session_id: str, offset: int) -> None:

@@ -108,7 +108,7 @@ record() {
         "$when" "$identity" "$server" "$rc" "$cause" "$path" "$session" "$1" >>"$log"
     rm -f "$run/$session.pid"
     "$python" -P -m iapeer.sessions.forensics "$root" "$report" "$session" "$file" "$kills" \
-        </dev/null >/dev/null 2>&1 ||
+        </dev/null >/dev/null 2>>"$report" ||
         { printf '%s\n' '--- top-memory'; ps -A -o pid,ppid,rss,etime,comm; } >>"$report" 2>/dev/null
 }
 

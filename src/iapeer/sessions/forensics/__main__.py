@@ -1,7 +1,7 @@
 """The recorder's last step: note what can be found out about a tmux server's death.
 
 Run as `python -m iapeer.sessions.forensics <root> <report> <session> <counter> <kills>`. The report
-is there already; sections are added to it, then the verdict is put into the ledger.
+is there already; the verdict is put into the ledger, and sections are added to the report.
 """
 
 from __future__ import annotations
@@ -29,13 +29,15 @@ WHOLE_S = 30
 
 
 def main() -> None:
-    """Write the report and the verdict."""
+    """Give the verdict, then write the report."""
     root, report, session_id, counter, kills = sys.argv[1:]
     signal.alarm(WHOLE_S)
     paths, now = Paths(Path(root)), time.time()
     row, redactor = _session(paths, session_id)
     kernel = kernel_lines(row, now) if row is not None else []
     grown = Counter(counter, int(kills)).grown()
+    if row is not None:
+        _judge(paths, row, kernel, grown)
     sections = dict(probes.host())
     sections["memory-kills"] = lambda: _kills(grown, kernel)
     if row is not None:
@@ -44,14 +46,12 @@ def main() -> None:
         sections["transcript"] = lambda: "\n".join(records.kinds(Path(found.transcript)))
         sections["deliveries"] = lambda: _deliveries(paths, session_id)
         sections["screen"] = lambda: _screen(paths, found, redactor)
-    with Path(report).open("a", encoding="utf-8") as file:
+    with Path(report).open("a", encoding="utf-8", errors="backslashreplace") as file:
         for name, probe in sections.items():
             section = probes.run(name, probe)
             file.write("\n".join(redactor.text(line) for line in section.split("\n")))
             file.flush()
         file.write("--- end\n")
-    if row is not None:
-        _judge(paths, row, kernel, grown)
 
 
 def _session(paths: Paths, session_id: str) -> tuple[SessionRow | None, Redactor]:

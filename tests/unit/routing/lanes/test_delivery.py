@@ -49,7 +49,12 @@ async def test_a_new_session_begins_anew() -> None:
     deliverer._waited_s([_row(1)])
     clock.advance(9)
     session = SimpleNamespace(id="s")
-    await deliverer.begin(session, ephemeral=False, seed_alone=False)  # type: ignore[arg-type]
+    await deliverer.begin(
+        session,  # type: ignore[arg-type]
+        ephemeral=False,
+        seed_alone=False,
+        for_people=False,
+    )
     assert deliverer._waited_s([_row(1)]) == 0
 
 
