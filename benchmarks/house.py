@@ -12,13 +12,14 @@ from pathlib import Path
 from iapeer.core import env
 from iapeer.core.identity import Intelligence
 from iapeer.core.ids import new_uid
-from iapeer.core.record import RegistryRecord
+from iapeer.core.profile import Profile, RegistryRecord, project
 from iapeer.registry.index import Registry
 from iapeer.storage.atomic import ensure_private_dir, write_text
+from iapeer.storage.jsonfile import dump_json
 from iapeer.storage.ledger import sessions as rows
 from iapeer.storage.ledger.offline import offline_read
 from iapeer.storage.ledger.rows import SessionRow
-from iapeer.storage.paths import Paths
+from iapeer.storage.paths import Paths, profile_path
 from iapeer.testing.daemon import TestDaemon, wait_until
 
 from benchmarks.wire import encode
@@ -52,7 +53,7 @@ def prepare(peers: int = 0, settings: str = "") -> TestDaemon:
     """Make a root with the operator, the box and so many sleeping peers; nothing runs yet."""
     daemon = TestDaemon.make()
     paths = Paths(daemon.root)
-    for folder in (daemon.root, daemon.root / "runtimes"):
+    for folder in (daemon.root, daemon.root / "runtimes", paths.peers):
         ensure_private_dir(folder)
     write_text(daemon.root / "iapeer.toml", _SETTINGS + settings)
     write_text(daemon.root / "runtimes" / f"{LINE}.toml", _LINE_MANIFEST)
@@ -137,13 +138,18 @@ def _live(daemon: TestDaemon) -> dict[str, SessionRow]:
 
 
 def _record(paths: Paths, name: str, runtime: str) -> RegistryRecord:
+    """Make a peer's folder and profile, without the syncs that make thousands of them slow."""
     home = paths.peer_home(name)
-    ensure_private_dir(home)
-    return RegistryRecord(
+    profile = Profile(
         personality=name,
         default_runtime=runtime,
         runtimes=(runtime,),
         intelligence=Intelligence.ABSENT,
-        cwd=str(home),
         uid=new_uid(),
     )
+    file = profile_path(home)
+    for folder in (home, file.parent):
+        folder.mkdir(mode=0o700)
+    file.write_bytes(dump_json(profile.to_json()))
+    file.chmod(0o600)
+    return project(profile, str(home))

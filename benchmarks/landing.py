@@ -32,7 +32,7 @@ NOTES = "{{cwd}}/notes"
 [screen]
 prompt_glyphs = [">"]
 ready = ["^>"]
-paste_patterns = ["\\\\[Pasted text"]
+paste_patterns = ["[Pasted text"]
 """
 _PEER = "p0"
 

@@ -13,7 +13,6 @@ from . import endings
 from .endings import End, Obituary
 from .letters import Session
 from .presence import Cause, Ending, Outcome, Phase, Reap
-from .rest import is_done
 
 if TYPE_CHECKING:
     from .lane import Lane
@@ -54,8 +53,8 @@ class Leaving:
             self.suspect = None
             return
         wall = lane.deliverer.paused == HoldReason.QUOTA
-        ending = await self._ending(session, Cause.WALL if wall else Cause.DEATH)
-        aftermath = await self._leave(session, ending, obituary.cause, obituary)
+        why = Cause.WALL if wall else Cause.DEATH
+        end = await self._leave(session, why, obituary.cause, obituary)
         address = lane.identity.address
         self._s.exits(obituary.log_fields(address))
         self._s.log(
@@ -66,20 +65,14 @@ class Leaving:
             reason=obituary.cause,
             outcome="fresh-next-msg",
         )
-        if aftermath.aftermath.fault:
+        if end.aftermath.fault:
             await lane.journal.fault("death", obituary.describe())
 
     async def reap(self, session: TmuxSession, reap: Reap) -> None:
         """End a session whose time is over."""
         lane = self._lane
         age = f"{int(lane.rest.idle_s)}s"
-        ending = Ending(
-            Cause.REAPED,
-            ephemeral=lane.rest.ephemeral,
-            armed=is_done(reap),
-            mid_turn=lane.rest.ephemeral and await lane.journal.turn_open(session.id),
-        )
-        await self._leave(session, ending, reap.outcome)
+        await self._leave(session, Cause.REAPED, reap.outcome)
         self._s.log(
             "supervise",
             identity=lane.identity.address,
@@ -100,7 +93,7 @@ class Leaving:
             lane.phase = Phase.ASLEEP
         session = lane.session
         if session is not None:
-            await self._leave(session, await self._ending(session, why), cause)
+            await self._leave(session, why, cause)
 
     async def drain_evidence(self, session_id: str) -> None:
         """Take what the session's own record has told and nobody has looked at."""
@@ -127,17 +120,18 @@ class Leaving:
         return Ending(why, ephemeral=True, armed=armed, mid_turn=mid_turn)
 
     async def _leave(
-        self, session: Session, ending: Ending, cause: str, obituary: Obituary | None = None
+        self, session: Session, why: Cause, cause: str, obituary: Obituary | None = None
     ) -> End:
         """Read the last evidence, give back what is unproven, clear the rest.
 
         Every step may be done twice: when the ledger fails in between, the session is still ours.
         """
         lane = self._lane
-        end = End(cause, ending, self._s.rules.after(ending), obituary)
         if isinstance(session, TmuxSession) and session.follower is not None:
             session.follower.read_new()
             await self.drain_evidence(session.id)
+        ending = await self._ending(session, why)
+        end = End(cause, ending, self._s.rules.after(ending), obituary)
         if end.aftermath.park:
             await lane.waking.conversation.park()
         await endings.give_back(session, lane.journal, end)

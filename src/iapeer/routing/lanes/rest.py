@@ -17,7 +17,7 @@ from iapeer.registry.units import Unit
 from iapeer.sessions.evidence import Fact
 from iapeer.sessions.model import TmuxSession
 
-from .presence import Life, Look, Outcome, Reap, Stay
+from .presence import Life, Look, Reap, Stay
 
 if TYPE_CHECKING:
     from iapeer.storage.ledger.rows import SessionRow
@@ -139,11 +139,6 @@ class Rest:
         """Return the longest quiet that is believed of the time before this daemon."""
         settings = self._s.settings
         return settings.ephemeral_quiet_s if self.ephemeral else settings.idle_s
-
-
-def is_done(reap: Reap) -> bool:
-    """Whether a reaped session had said its word."""
-    return reap.outcome == Outcome.DONE
 
 
 def _written(session: TmuxSession) -> list[float]:

@@ -11,9 +11,7 @@ from typing import Any
 
 import msgspec
 
-from iapeer.core.states import MessageState
-
-from .rows import HistoryRow, PostmortemRow
+from .rows import HISTORY_COLUMNS, HistoryRow, PostmortemRow, history_row
 
 _FIELDS = PostmortemRow.__struct_fields__
 _COLUMNS = ", ".join(_FIELDS)
@@ -60,24 +58,10 @@ def newest(
 def steps_of(conn: sqlite3.Connection, session_id: str, limit: int = 10) -> list[HistoryRow]:
     """Return the newest steps of messages in a session, oldest first; never a body."""
     found = conn.execute(
-        "SELECT message_id, at, state, event, reason, door, attempt, session_id, evidence"
-        " FROM history WHERE session_id = ? ORDER BY n DESC LIMIT ?",
+        f"SELECT {HISTORY_COLUMNS} FROM history WHERE session_id = ? ORDER BY n DESC LIMIT ?",
         (session_id, limit),
     ).fetchall()
-    return [
-        HistoryRow(
-            message_id=values[0],
-            at=values[1],
-            state=MessageState(values[2]),
-            event=values[3],
-            reason=values[4],
-            door=values[5],
-            attempt=values[6],
-            session_id=values[7],
-            evidence=values[8],
-        )
-        for values in reversed(found)
-    ]
+    return [history_row(values) for values in reversed(found)]
 
 
 def last_turn(conn: sqlite3.Connection, session_id: str) -> tuple[str, float | None] | None:

@@ -12,7 +12,15 @@ from typing import Any
 
 from iapeer.core.states import TRANSITIONS, UNDELIVERED, Event, MessageState
 
-from .rows import MESSAGE_COLUMNS, HistoryRow, MessageRow, Waiting, message_row
+from .rows import (
+    HISTORY_COLUMNS,
+    MESSAGE_COLUMNS,
+    HistoryRow,
+    MessageRow,
+    Waiting,
+    history_row,
+    message_row,
+)
 from .schema import OUTSTANDING_SQL, UNDELIVERED_SQL
 
 _SELECT = f"SELECT {MESSAGE_COLUMNS} FROM messages"
@@ -37,24 +45,10 @@ def get(conn: sqlite3.Connection, message_id: str) -> MessageRow | None:
 def history(conn: sqlite3.Connection, message_id: str) -> list[HistoryRow]:
     """Return every step of one message, oldest first; empty for an unknown id."""
     found = conn.execute(
-        "SELECT message_id, at, state, event, reason, door, attempt, session_id, evidence"
-        " FROM history WHERE message_id = ? ORDER BY n",
+        f"SELECT {HISTORY_COLUMNS} FROM history WHERE message_id = ? ORDER BY n",
         (message_id,),
     )
-    return [
-        HistoryRow(
-            message_id=values[0],
-            at=values[1],
-            state=MessageState(values[2]),
-            event=values[3],
-            reason=values[4],
-            door=values[5],
-            attempt=values[6],
-            session_id=values[7],
-            evidence=values[8],
-        )
-        for values in found
-    ]
+    return [history_row(values) for values in found]
 
 
 def select(

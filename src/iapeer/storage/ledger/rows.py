@@ -293,3 +293,22 @@ def session_row(values: tuple[Any, ...]) -> SessionRow:
         heard=bool(values[21]),
         boot_id=values[22],
     )
+
+
+HISTORY_COLUMNS = "message_id, at, state, event, reason, door, attempt, session_id, evidence"
+"""The order `history_row` expects."""
+
+
+def history_row(values: tuple[Any, ...]) -> HistoryRow:
+    """Build a step from the columns of `HISTORY_COLUMNS`."""
+    return HistoryRow(
+        message_id=values[0],
+        at=values[1],
+        state=MessageState(values[2]),
+        event=values[3],
+        reason=values[4],
+        door=values[5],
+        attempt=values[6],
+        session_id=values[7],
+        evidence=values[8],
+    )
