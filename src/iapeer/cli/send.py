@@ -38,7 +38,7 @@ REASONS = {
     "boot_limit": "other sessions are starting first",
     "serial": "it takes one message at a time and others are before this one",
     "stopped": "it was stopped; `iapeer start` lets messages in again",
-    "broken": "its session failed to start several times; `iapeer start` tries again",
+    "broken": "its session failed to start several times; `iapeer status` says why",
     "offline": "it is not connected",
     "quota": "its account has reached a limit",
     "api_error": "its model does not answer",

@@ -226,6 +226,7 @@ class FleetService:
         problems = [p.message for p in snapshot.problems]
         problems += [p.message for p in self._s.catalog.problems]
         problems += self._s.budget.problems()
+        problems += [await self._trouble(lane) for lane in self._lanes.broken()]
         if unhealthy is not None:
             problems.append(str(unhealthy))
         return {
@@ -236,6 +237,14 @@ class FleetService:
             "undelivered": sum(waiting.values()),
             "problems": problems,
         }
+
+    async def _trouble(self, lane: Lane) -> str:
+        """Return one line on a peer that does not come up: what its newest fault was."""
+        try:
+            why = await lane.journal.newest_fault()
+        except StorageError:
+            why = ""
+        return f"{lane.identity.address} does not come up: {why or 'its sessions ended'}"
 
     async def _waiting(self) -> tuple[dict[Key, int], StorageError | None]:
         """Count what waits per identity; a ledger that can't be read costs the counts only."""

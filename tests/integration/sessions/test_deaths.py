@@ -84,6 +84,10 @@ async def test_three_failed_boots_hold_broken_and_start_clears() -> None:
         assert (sent.state, sent.reason) == ("held", "broken")
         boots = len(await house.sessions())
         assert boots == 3
+        (problem,) = (await house.fleet.status())["problems"]
+        assert problem.startswith("demo-ann does not come up: ")
+        assert "exit status 1" in problem
+        assert "run it by hand" in problem
         house.launch_env("ann", "")
         await house.fleet.start("ann", None)
         row = await house.wait(sent.message_id, "seen")
@@ -93,6 +97,7 @@ async def test_three_failed_boots_hold_broken_and_start_clears() -> None:
             lambda c: marks.deaths_since(c, uid, "demo", 0, ("boot", "death"))
         )
         assert left == []
+        assert (await house.fleet.status())["problems"] == []
 
 
 @pytest.mark.requirement("lifecycle:crash-loop")

@@ -176,7 +176,8 @@ class Arriving:
             now = self._s.clock.now()
             self._s.budget.failed(runtime, lane.uid, now, error.message)
         if not native_id:
-            await lane.journal.fault("boot", error.message)
+            why = f"{error.message} ({error.hint})" if error.hint else error.message
+            await lane.journal.fault("boot", why)
         lane.wakers.failed(error)
 
     async def on_booted(self, session: TmuxSession) -> None:

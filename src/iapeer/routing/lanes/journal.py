@@ -292,6 +292,13 @@ class Journal:
         )
         return tuple(row.at for row in found)
 
+    async def newest_fault(self) -> str:
+        """Return what is known of the newest fault, empty without one."""
+        found = await self._s.ledger.read(
+            lambda c: marks.deaths_since(c, self.uid, self.identity.runtime, 0.0, FAULT_KINDS)
+        )
+        return found[-1].detail if found else ""
+
     async def mark_stopped(self) -> None:
         """Refuse new messages from now on."""
         now = self._s.clock.now()

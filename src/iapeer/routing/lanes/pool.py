@@ -119,6 +119,10 @@ class Lanes:
         lane = self._lanes.get(key)
         return lane.stopped if lane else key in self._stopped
 
+    def broken(self) -> list[Lane]:
+        """Return the lanes whose sessions failed so often that the next try is put off."""
+        return [lane for lane in self._lanes.values() if lane.broken]
+
     def is_broken(self, key: Key) -> bool:
         """Whether an identity's sessions failed so often that the next try is put off."""
         lane = self._lanes.get(key)
