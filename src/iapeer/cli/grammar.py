@@ -14,7 +14,8 @@ from __future__ import annotations
 
 from iapeer.core.errors import UsageError
 
-from .verbs import BY_NAME, VERBS, Option, Verb
+from .verb import Option, Verb
+from .verbs import BY_NAME, VERBS
 
 TYPE_CHECKING = False  # typing costs `send` 3 ms; a type checker takes this name for true
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from .grammar import Call
-    from .verbs import Verb
+    from .verb import Verb
 
 INTERRUPTED = 130
 """128 + SIGINT, as shells report it."""

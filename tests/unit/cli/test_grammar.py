@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from iapeer.cli import grammar
-from iapeer.cli.verbs import BY_NAME, Verb
+from iapeer.cli.verb import Verb
+from iapeer.cli.verbs import BY_NAME
 from iapeer.core.errors import UsageError
 
 SEND = BY_NAME["send"]

@@ -11,7 +11,8 @@ from syrupy.assertion import SnapshotAssertion
 
 from iapeer import __version__
 from iapeer.cli import grammar, main
-from iapeer.cli.verbs import BY_NAME, VERBS, Verb
+from iapeer.cli.verb import Verb
+from iapeer.cli.verbs import BY_NAME, VERBS
 from iapeer.core.errors import PeerNotFound
 
 from .conftest import FakeDaemon, Run
