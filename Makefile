@@ -14,7 +14,7 @@ ARGS ?=
 
 BIN := .venv/bin
 PY := $(BIN)/python
-TREE := src tests scripts noxfile.py
+TREE := src tests scripts benchmarks noxfile.py
 
 # A foreign module path must not leak into the environment we build.
 unexport PYTHONPATH PYTHONHOME
@@ -83,6 +83,14 @@ test-kill: setup tmux ## Kill everything at random for a quarter of an hour; del
 test-burst: setup tmux ## 2,000 messages from 16 senders to one agent (ARGS=number)
 	@$(PY) scripts/burst.py $(ARGS)
 
+.PHONY: bench
+bench: setup tmux ## Measure every budget beside its limit and write docs/performance.md (ARGS=row: one, nothing written)
+	@$(PY) -m benchmarks $(if $(ARGS),$(ARGS),--write)
+
+.PHONY: bench-gate
+bench-gate: setup tmux ## Fail when a quick row has become slow, by its ratio to the limit (under a minute)
+	@$(PY) -m benchmarks --gate
+
 .PHONY: bench-agents
 bench-agents: setup tmux ## How long a message takes to a real agent's model beyond its own time (ARGS="cold warm" runs)
 	@$(PY) -m iapeer.testing.agents install claude codex
@@ -122,4 +130,4 @@ changelog: setup ## Show the next release's changelog, assembled from changes/
 clean: ## Remove .venv and everything that was generated
 	@rm -rf .venv .nox .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage .coverage.* build dist
 	@rm -rf __pycache__
-	@find src tests scripts -name __pycache__ -type d -prune -exec rm -rf {} +
+	@find src tests scripts benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -9,12 +9,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from iapeer.testing.daemon import TestDaemon, free_port, wait_until
-
 from benchmarks.bare_store import OneProducer, inserts_per_s
 from benchmarks.figures import Budget, Figure, Row, Size, by_turns, spread
 from benchmarks.house import BODY, BOX, house, send_request, token_of, wake
 from benchmarks.wire import Connection, encode
+from iapeer.testing.daemon import TestDaemon, free_port, wait_until
 
 SENDERS = 32
 MCP_HEADERS = {
@@ -139,7 +138,15 @@ def _call(tool: str, arguments: dict[str, str], headers: dict[str, str] | None =
 def _load(daemon: TestDaemon, each: int, turn: int) -> float:
     """Return accepts per second; the senders are a process of their own."""
     done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.load", daemon.socket, str(SENDERS), str(each), str(turn)],
+        [
+            sys.executable,
+            "-m",
+            "benchmarks.load",
+            daemon.socket,
+            str(SENDERS),
+            str(each),
+            str(turn),
+        ],
         capture_output=True,
         text=True,
         check=True,

@@ -8,13 +8,14 @@ import signal
 import subprocess
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
-
-from iapeer.storage.paths import Paths
-from iapeer.testing.daemon import TestDaemon
 
 from benchmarks.figures import Budget, Figure, Row, Size, spread
 from benchmarks.house import LINE, house, session_of, wake
+from iapeer.sessions.process import DeathWatch, start_time
+from iapeer.storage.paths import Paths
+from iapeer.testing.daemon import TestDaemon
 
 _POLL_S = 0.0002
 _PATIENCE_S = 10.0
@@ -23,12 +24,13 @@ _PATIENCE_S = 10.0
 def death(size: Size) -> list[Figure]:
     """A server of ours and one that nobody else knows are killed by turns."""
     names = [f"p{number}" for number in range(size.times(20))]
-    limit, ours = [], []
+    limit, ours, watched = [], [], []
     with house(peers=len(names)) as daemon, tempfile.TemporaryDirectory(dir="/tmp") as folder:
         wake(daemon, names)
         time.sleep(1)
         for name in names:
-            limit.append(_bare(Path(folder) / f"{name}.sock"))
+            limit.append(_kill(Path(folder) / f"{name}.sock", _pidfd))
+            watched.append(_kill(Path(folder) / f"w{name}.sock", _death_watch))
             ours.append(_ours(daemon, name))
     return [
         Figure(
@@ -40,12 +42,21 @@ def death(size: Size) -> list[Figure]:
             ours=spread(ours, 1000),
             budget=Budget(ratio=10, most=10),
             note="the line in `lifecycle.log`, written when the death is in the ledger",
-        )
+        ),
+        Figure(
+            row="death",
+            what="the same until the daemon's death watch calls back",
+            limit_what="a bare pidfd in asyncio",
+            unit="ms",
+            limit=spread(limit, 1000),
+            ours=spread(watched, 1000),
+            budget=Budget(ratio=10, most=10),
+        ),
     ]
 
 
-def _bare(socket: Path) -> float:
-    """Start a tmux server, kill it, return the seconds until its pidfd tells."""
+def _kill(socket: Path, watch: Callable[[int, asyncio.Event], Callable[[], None]]) -> float:
+    """Start a tmux server, kill it, return the seconds until the watcher tells."""
     tmux = ["tmux", "-S", str(socket), "-f", "/dev/null"]
     subprocess.run([*tmux, "new-session", "-d", "cat"], check=True)
     shown = subprocess.run(
@@ -54,19 +65,37 @@ def _bare(socket: Path) -> float:
     pid = int(shown.stdout)
 
     async def kill() -> float:
-        loop = asyncio.get_running_loop()
         gone = asyncio.Event()
-        handle = os.pidfd_open(pid)
-        loop.add_reader(handle, gone.set)
+        end = watch(pid, gone)
         began = time.perf_counter()
         os.kill(pid, signal.SIGKILL)
         await gone.wait()
         taken = time.perf_counter() - began
-        loop.remove_reader(handle)
-        os.close(handle)
+        end()
         return taken
 
     return asyncio.run(kill())
+
+
+def _pidfd(pid: int, gone: asyncio.Event) -> Callable[[], None]:
+    loop = asyncio.get_running_loop()
+    handle = os.pidfd_open(pid)
+    loop.add_reader(handle, gone.set)
+
+    def end() -> None:
+        loop.remove_reader(handle)
+        os.close(handle)
+
+    return end
+
+
+def _death_watch(pid: int, gone: asyncio.Event) -> Callable[[], None]:
+    start = start_time(pid)
+    if start is None:
+        raise RuntimeError(f"process {pid} is gone already")
+    deaths = DeathWatch()
+    deaths.watch(pid, start, gone.set)
+    return deaths.close
 
 
 def _ours(daemon: TestDaemon, name: str) -> float:

@@ -7,14 +7,13 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from benchmarks.figures import Budget, Figure, Row, Size, by_turns, spread
+from benchmarks.house import BODY, BOX, OPERATOR, prepare, send_request
+from benchmarks.wire import Connection, encode
 from iapeer.registry.index import Registry
 from iapeer.storage.ledger.offline import offline
 from iapeer.storage.paths import Paths
 from iapeer.testing.daemon import TestDaemon
-
-from benchmarks.figures import Budget, Figure, Row, Size, by_turns, spread
-from benchmarks.house import BODY, BOX, OPERATOR, prepare, send_request
-from benchmarks.wire import Connection, encode
 
 FEW_PEERS, MANY_PEERS = 10, 1000
 FEW, MANY = 1_000, 1_000_000

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
+from benchmarks.wire import encode
 from iapeer.core import env
 from iapeer.core.identity import Intelligence
 from iapeer.core.ids import new_uid
@@ -21,8 +22,6 @@ from iapeer.storage.ledger.offline import offline_read
 from iapeer.storage.ledger.rows import SessionRow
 from iapeer.storage.paths import Paths, profile_path
 from iapeer.testing.daemon import TestDaemon, wait_until
-
-from benchmarks.wire import encode
 
 OPERATOR = "op"
 BOX = "box"
@@ -38,7 +37,7 @@ host_bucket = 1e9
 queue_limit = 1000000000
 boot_limit = 8
 """
-_LINE_MANIFEST = """\
+LINE_MANIFEST = """\
 id = "line"
 
 [launch]
@@ -49,14 +48,17 @@ settle_ms = 0
 """
 
 
-def prepare(peers: int = 0, settings: str = "") -> TestDaemon:
-    """Make a root with the operator, the box and so many sleeping peers; nothing runs yet."""
+def prepare(peers: int = 0, manifest: str = LINE_MANIFEST) -> TestDaemon:
+    """Make a root with the operator, the box and so many sleeping peers; nothing runs yet.
+
+    `manifest` is that of their runtime, `line`.
+    """
     daemon = TestDaemon.make()
     paths = Paths(daemon.root)
     for folder in (daemon.root, daemon.root / "runtimes", paths.peers):
         ensure_private_dir(folder)
-    write_text(daemon.root / "iapeer.toml", _SETTINGS + settings)
-    write_text(daemon.root / "runtimes" / f"{LINE}.toml", _LINE_MANIFEST)
+    write_text(daemon.root / "iapeer.toml", _SETTINGS)
+    write_text(daemon.root / "runtimes" / f"{LINE}.toml", manifest)
     records = [_record(paths, name, "api") for name in (OPERATOR, BOX)]
     records += [_record(paths, f"p{number}", LINE) for number in range(peers)]
     Registry(paths, sandbox=True).replace(records)
@@ -64,9 +66,9 @@ def prepare(peers: int = 0, settings: str = "") -> TestDaemon:
 
 
 @contextmanager
-def house(peers: int = 0, settings: str = "") -> Iterator[TestDaemon]:
+def house(peers: int = 0, manifest: str = LINE_MANIFEST) -> Iterator[TestDaemon]:
     """Start a daemon with `prepare`'s root; everything is gone afterwards."""
-    daemon = prepare(peers, settings)
+    daemon = prepare(peers, manifest)
     try:
         daemon.start()
         yield daemon
@@ -75,7 +77,9 @@ def house(peers: int = 0, settings: str = "") -> Iterator[TestDaemon]:
         daemon.clean_up()
 
 
-def send_request(to: str = BOX, number: int | str = 0, headers: dict[str, str] | None = None) -> bytes:
+def send_request(
+    to: str = BOX, number: int | str = 0, headers: dict[str, str] | None = None
+) -> bytes:
     """Return an encoded send of 2 KB from the operator; `number` makes its text its own."""
     body = {"to": to, "message": f"{BODY}{number}", "from": f"api-{OPERATOR}"}
     return encode("/api/v1/send", body, headers)
@@ -94,7 +98,8 @@ def wake(daemon: TestDaemon, names: list[str]) -> None:
 
 def session_of(daemon: TestDaemon, name: str) -> SessionRow:
     """Return the row of a peer's live session."""
-    return wait_until(lambda: _live(daemon).get(name), reason=f"a session of {name}")
+    found: SessionRow = wait_until(lambda: _live(daemon).get(name), reason=f"a session of {name}")
+    return found
 
 
 def live_sessions(daemon: TestDaemon) -> list[SessionRow]:

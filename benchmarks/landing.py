@@ -6,19 +6,17 @@ import asyncio
 import json
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
+from benchmarks.figures import Budget, Figure, Row, Size, spread
+from benchmarks.house import BODY, LINE, house, send_request, session_of, wake
+from benchmarks.wire import Connection
 from iapeer.sessions.tmux.control import ControlClient
 from iapeer.storage.atomic import write_text
 from iapeer.storage.ledger import queries
 from iapeer.storage.ledger.offline import offline_read
 from iapeer.storage.paths import Paths
 from iapeer.testing.daemon import TestDaemon
-
-from benchmarks.figures import Budget, Figure, Row, Size, spread
-from benchmarks.house import prepare, send_request, session_of, wake
-from benchmarks.wire import Connection
 
 _MANIFEST = """\
 id = "line"
@@ -35,21 +33,19 @@ ready = ["^>"]
 paste_patterns = ["[Pasted text"]
 """
 _PEER = "p0"
+_WARM = 3
+_POLL_S = 0.0005
+_PATIENCE_S = 10.0
 
 
 def landing(size: Size) -> list[Figure]:
     """The limit is the same paste through a control client of our own, into the same program."""
-    daemon = prepare(1)
     tui = Path(__file__).with_name("raw_tui.py")
     manifest = _MANIFEST.format(python=sys.executable, tui=tui)
     # The one peer of this house runs the program in raw mode under the usual runtime's name.
-    write_text(daemon.root / "runtimes" / "line.toml", manifest)
-    try:
-        daemon.start()
+    with house(1, manifest) as daemon:
         wake(daemon, [_PEER])
         samples = asyncio.run(_measure(daemon, size.times(150)))
-    finally:
-        daemon.clean_up()
     limit, sent, accepted = samples
     return [
         Figure(
@@ -74,56 +70,58 @@ def landing(size: Size) -> list[Figure]:
     ]
 
 
+class _Eye:
+    """What the program has noted: one line for the first byte of a paste, one for its Enter."""
+
+    def __init__(self, notes: Path) -> None:
+        self._notes = notes
+        self._known = 0
+
+    async def first_byte(self) -> float:
+        """Wait for the next paste and its Enter; return when its first byte was seen."""
+        wanted = self._known + 2
+        deadline = time.monotonic() + _PATIENCE_S
+        while len(lines := self._lines()) < wanted:
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"the program saw nothing for {_PATIENCE_S:g} s")
+            await asyncio.sleep(_POLL_S)
+        self._known = wanted
+        return float(lines[wanted - 2])
+
+    def catch_up(self) -> None:
+        """Take what was noted until now as seen."""
+        self._known = len(self._lines())
+
+    def _lines(self) -> list[str]:
+        return self._notes.read_text(encoding="ascii").split("\n")[:-1]
+
+
 async def _measure(daemon: TestDaemon, times: int) -> tuple[list[float], list[float], list[float]]:
     """Return seconds of bare pastes, from sending to seeing, and from accepting to seeing."""
     row = session_of(daemon, _PEER)
-    notes = Path(row.cwd) / "notes"
-    client = await ControlClient.connect(Path(row.socket), f"{row.runtime}-{row.personality}", "tmux")
+    eye = _Eye(Path(row.cwd) / "notes")
+    client = await ControlClient.connect(Path(row.socket), f"{LINE}-{_PEER}", "tmux")
     limit, sent, accepted = [], [], []
     connection = Connection(daemon.socket)
     text = daemon.base / "paste"
+    write_text(text, BODY)
+    eye.catch_up()
+    load = ["load-buffer", "-b", "bench", str(text)]
+    paste = ["paste-buffer", "-p", "-r", "-d", "-b", "bench", "-t", row.pane_id]
     try:
-        for turn in range(times + 3):
-            write_text(text, send_request(number=turn).decode()[-2100:])
-            seen = _count(notes)
+        for turn in range(times + _WARM):
             began = time.time()
-            await client.request(
-                [
-                    ["load-buffer", "-b", "bench", str(text)],
-                    ["paste-buffer", "-p", "-r", "-d", "-b", "bench", "-t", row.pane_id],
-                ]
-            )
-            limit.append(await _seen(notes, seen) - began)
+            await client.request([load, paste])
             await client.request([["send-keys", "-t", row.pane_id, "Enter"]])
-            await _until(lambda: _count(notes) >= seen + 2)
-            seen = _count(notes)
+            limit.append(await eye.first_byte() - began)
             began = time.time()
             answer = connection.ask(send_request(_PEER, turn))
-            at = await _seen(notes, seen)
-            await _until(lambda: _count(notes) >= seen + 2)
-            sent.append(at - began)
-            accepted.append(at - _accepted_at(daemon, answer))
+            seen = await eye.first_byte()
+            sent.append(seen - began)
+            accepted.append(seen - _accepted_at(daemon, answer))
     finally:
         await client.close()
-    return limit[3:], sent[3:], accepted[3:]
-
-
-async def _seen(notes: Path, before: int) -> float:
-    """Return when the program saw the first byte after so many events."""
-    await _until(lambda: _count(notes) > before)
-    return float(notes.read_text().split("\n")[before])
-
-
-async def _until(what: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 10
-    while not what():
-        if time.monotonic() > deadline:
-            raise TimeoutError("the program saw nothing for 10 s")
-        await asyncio.sleep(0.0005)
-
-
-def _count(notes: Path) -> int:
-    return notes.read_bytes().count(b"\n") if notes.exists() else 0
+    return limit[_WARM:], sent[_WARM:], accepted[_WARM:]
 
 
 def _accepted_at(daemon: TestDaemon, answer: bytes) -> float:

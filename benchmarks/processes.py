@@ -7,14 +7,13 @@ import sys
 import tempfile
 from pathlib import Path
 
+from benchmarks.figures import Budget, Figure, Row, Size, by_turns, spread
+from benchmarks.house import BOX, OPERATOR, house, run_time, token_of, wake
 from iapeer.core import env
 from iapeer.testing.daemon import TestDaemon
 
-from benchmarks.figures import Budget, Figure, Row, Size, by_turns, spread
-from benchmarks.house import BOX, OPERATOR, house, run_time, token_of, wake
-
 PEERS = 100
-PASS = "python -c pass"
+NOTHING = "python -c pass"
 _PROGRAM = str(Path(sys.executable).parent / "iapeer")
 
 
@@ -50,7 +49,7 @@ def hook(size: Size) -> list[Figure]:
         Figure(
             row="hook",
             what="prompt hook, whole process",
-            limit_what=PASS,
+            limit_what=NOTHING,
             unit="ms",
             limit=spread(limit, 1000),
             ours=spread(ours, 1000),
@@ -92,7 +91,7 @@ def _figure(  # noqa: PLR0913, PLR0917 - what a figure consists of
     return Figure(
         row=row,
         what=what,
-        limit_what=PASS,
+        limit_what=NOTHING,
         unit="ms",
         limit=spread(limit, 1000),
         ours=spread(ours, 1000),

@@ -6,7 +6,6 @@ Standard library only: it is started with `-I`. One line for each event in the f
 from __future__ import annotations
 
 import os
-import sys
 import time
 import tty
 
@@ -37,4 +36,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

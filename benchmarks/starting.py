@@ -6,11 +6,10 @@ import subprocess
 import sys
 import time
 
-from iapeer.testing.daemon import TestDaemon
-
 from benchmarks.figures import Budget, Figure, Row, Size, by_turns, spread
 from benchmarks.house import prepare, run_time
 from benchmarks.wire import Connection, RequestFailed, encode
+from iapeer.testing.daemon import TestDaemon
 
 PEERS = 10
 _POLL_S = 0.002

@@ -15,13 +15,17 @@ class RequestFailed(RuntimeError):
     """The other side refused, or its answer was no answer; the text holds its beginning."""
 
 
-def encode(path: str, body: object | None = None, headers: Mapping[str, str] | None = None) -> bytes:
+def encode(
+    path: str, body: object | None = None, headers: Mapping[str, str] | None = None
+) -> bytes:
     """Return one request as bytes: POST with a JSON body, GET without one."""
     content = b"" if body is None else msgspec.json.encode(body)
     lines = [f"{'GET' if body is None else 'POST'} {path} HTTP/1.1"]
     if body is not None:
         lines += ["Content-Type: application/json", f"Content-Length: {len(content)}"]
-    lines += [f"{name}: {value}" for name, value in {"Host": "localhost", **(headers or {})}.items()]
+    lines += [
+        f"{name}: {value}" for name, value in {"Host": "localhost", **(headers or {})}.items()
+    ]
     return "\r\n".join([*lines, "", ""]).encode() + content
 
 

@@ -206,6 +206,7 @@ class Launcher:
             await _end_program(*program)
         _remove_endpoint(session.endpoint)
         self._unarmed.discard(session.id)
+        fault("leave.killed")
         await self._ends.write(session.id, cause, scene)
 
     async def clear(self, row: SessionRow, cause: str) -> None:

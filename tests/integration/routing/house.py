@@ -306,7 +306,7 @@ class House:
 
     async def nothing_left(self) -> None:
         """Nothing of any session is there: no process, no hand-over file, no live row."""
-        await until(lambda: not self.leftovers(), "all processes to end", timeout_s=5)
+        await until(lambda: not self.leftovers(), "all processes to end", timeout_s=15)
         assert not [pair for pair in self.processes() if is_alive(*pair)]
         assert not list(self.settings.sock_dir.glob("*.sock"))
         assert await self.live_rows() == []

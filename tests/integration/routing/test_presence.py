@@ -8,8 +8,10 @@ import signal
 
 import pytest
 
+from iapeer.core.states import HoldReason
 from iapeer.lifecycle import rules
 from iapeer.registry.units import unit_path
+from iapeer.routing.lanes.apipause import _Pause
 from iapeer.sessions.process import is_alive
 from iapeer.storage.ledger import marks
 from iapeer.storage.ledger.offline import offline
@@ -45,6 +47,7 @@ async def test_an_idle_session_is_parked_and_a_known_topic_goes_on_with_it() -> 
         assert reaped["outcome"] == "resume-eligible"
         assert "parked" in await marks_of(house, "ann")
         assert await faults(house, "ann") == 0
+        await gone(house, "ann")
         await house.nothing_left()
 
         await _say(house, "ann", "one")
@@ -156,6 +159,21 @@ async def test_an_adopted_session_is_as_old_as_its_last_sign_of_life() -> None:
         await event(house, "supervise", action="reaped-idle")
 
 
+async def test_an_adopted_session_is_never_older_than_its_last_delivery() -> None:
+    async with open_house("ann", misbehave="no_transcript", idle_s=60.0) as house:
+        session = await house.live("ann")
+        await until(lambda: house.lane("ann").rest.idle_s > 1.0)
+        sent = await house.send("ann")
+        await house.wait(sent.message_id, "seen")
+        await house.close()
+        with offline(house.paths.ledger) as conn:
+            conn.execute("UPDATE sessions SET ready_at = ready_at - 3600, started_at = 1")
+        await house.start()
+        await until(lambda: house.lane("ann").session)
+        assert house.session("ann").id == session.id
+        assert house.lane("ann").rest.idle_s < 10
+
+
 @pytest.mark.parametrize("victim", ["server", "pane"])
 async def test_a_death_is_told_with_its_class_and_the_next_session_begins_anew(victim: str) -> None:
     async with open_house("ann") as house:
@@ -194,6 +212,22 @@ async def test_deliberate_ends_are_no_faults() -> None:
             await house.fleet.start("ann", None)
         await house.live("ann")
         await gone(house, "ann")
+        assert await faults(house, "ann") == 0
+
+
+async def test_a_death_at_a_used_up_quota_is_no_fault() -> None:
+    async with open_house("ann") as house:
+        session = await house.live("ann")
+        lane = house.lane("ann")
+        now = house.services.clock.now()
+        pause = lane.deliverer._pause
+        pause._pause, pause._loaded = _Pause(now + 600, (), HoldReason.QUOTA, True, now), True
+        lane.work()
+        await until(lambda: lane.deliverer.paused == HoldReason.QUOTA)
+        os.kill(session.pane[0], signal.SIGKILL)
+        await event(house, "supervise", action="reaped-gone")
+        # After an order the step before it is over.
+        await house.fleet.stop("ann", None)
         assert await faults(house, "ann") == 0
 
 
@@ -282,6 +316,7 @@ async def test_a_stop_that_was_cut_short_by_a_kill_is_finished() -> None:
             marks.set_mark(conn, uid, "demo", "stopped", 0.0)
         assert is_alive(*session.pane)
         await house.start()
+        await event(house, "supervise", action="skipped-stopped", outcome="resume-on-start")
         await house.nothing_left()
         assert (await house.row(sent.message_id)).state == "seen"
         assert await faults(house, "ann") == 0

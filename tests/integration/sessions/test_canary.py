@@ -74,6 +74,7 @@ async def test_a_program_that_ends_at_once_leaves_its_record_too() -> None:
             body = await rig.begin(*_python(f"raise SystemExit({status})"), armed=False)
             await rig.dead(body)
             await rig.end(body, "program-exit")
+            await until(lambda: bool(rig.lines(body)))  # noqa: B023 - awaited in this round
             assert [line.status for line in rig.lines(body)] == [status]
         assert len(rig.lines()) == 5
 
@@ -86,6 +87,7 @@ async def test_the_record_is_complete_although_its_server_is_ended_at_once() -> 
             _kill(body.pane)
             await rig.dead(body)
             await rig.end(body, "program-exit")
+            await until(lambda: bool(rig.lines(body)))  # noqa: B023 - awaited in this round
             (line,) = rig.lines(body)
             assert line.signal == 9
 
@@ -97,6 +99,7 @@ async def test_a_hook_that_comes_late_is_waited_for() -> None:
         body = await rig.begin(*_python("raise SystemExit(8)"), armed=False)
         await rig.dead(body)
         await rig.end(body, "program-exit")
+        await until(lambda: bool(rig.lines(body)))
         await until(lambda: not recorders(rig.base))
         written = rig.paths.exits_log.read_text(encoding="utf-8")
         assert written.count("dead_status=8") == 1

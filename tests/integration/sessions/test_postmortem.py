@@ -167,6 +167,22 @@ async def test_names_that_nobody_has_are_refused_with_a_hint() -> None:
         assert (await asyncio.to_thread(_iapeer, rig, "deaths", "--limit", "0")).returncode == 2
 
 
+async def test_last_words_that_speak_of_a_quota_are_understood() -> None:
+    words = "print('Loading'); print('usage limit reached, resets 3pm')"
+    async with open_rig() as rig:
+        body = await rig.begin(*_python(f"import sys; {words}; sys.exit(1)"))
+        await rig.dead(body)
+        await rig.end(body, "program-exit")
+        told = json.loads(
+            (
+                await asyncio.to_thread(_iapeer, rig, "postmortem", body.session_id[:8], "--json")
+            ).stdout
+        )
+        assert (told["cause"], told["status"]) == ("quota", 1)
+        assert told["words"] == ["Loading", "usage limit reached, resets 3pm"]
+        assert told["next_session"] is None
+
+
 @pytest.mark.requirement("forensics:cause")
 async def test_a_program_that_never_got_ready_crashed_at_boot() -> None:
     async with open_rig() as rig:

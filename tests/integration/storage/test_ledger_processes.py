@@ -405,13 +405,14 @@ def test_an_older_ledger_is_migrated_on_opening(
     with offline(path) as conn:
         messages.accept(conn, a_message("old"), 1.0)
     monkeypatch.setattr(schema, "_STEPS", (*schema._STEPS, ("CREATE TABLE later (x)",)))
-    monkeypatch.setattr(schema, "SCHEMA_VERSION", 2)
-    monkeypatch.setattr(dbfile, "SCHEMA_VERSION", 2)
+    newer = schema.SCHEMA_VERSION + 1
+    monkeypatch.setattr(schema, "SCHEMA_VERSION", newer)
+    monkeypatch.setattr(dbfile, "SCHEMA_VERSION", newer)
     if opening is offline:
         with offline(path):
             pass
     else:
         Ledger.open(path).close()
     with offline_read(path) as conn:
-        assert conn.execute("PRAGMA user_version").fetchone() == (2,)
+        assert conn.execute("PRAGMA user_version").fetchone() == (newer,)
         assert messages.get(conn, "old") is not None

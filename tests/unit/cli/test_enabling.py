@@ -35,7 +35,7 @@ def agents(root: Path, environ: dict[str, str], monkeypatch: pytest.MonkeyPatch)
         (root / "runtimes" / f"{name}.toml").write_text(manifest, encoding="utf-8")
         (folder / name).write_text(_PROGRAM.format(log=log, folder=folder), encoding="utf-8")
         (folder / name).chmod(0o700)
-    (folder / "set-up").write_text('#!/bin/sh\necho "set up $1" >> "$IAPEER_ROOT/calls"\n')
+    (folder / "set-up").write_text('#!/bin/sh\necho "set up $1" >> "$IAPEER_ROOT/calls"\n', "utf-8")
     (folder / "set-up").chmod(0o700)
     monkeypatch.setenv("PATH", f"{folder}:/usr/bin:/bin")
     return log

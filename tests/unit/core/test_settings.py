@@ -59,6 +59,23 @@ def test_paths_come_from_their_variables() -> None:
     assert (found.tmux, found.bearer_token, found.daemon_log) == ("/opt/tmux", "t", True)
 
 
+@pytest.mark.parametrize(
+    ("text", "verbose"),
+    [("1", True), ("true", True), ("YES", True), ("0", False), ("no", False), ("", False)],
+)
+def test_every_step_of_the_supervision_is_logged_when_somebody_wants_it(
+    text: str, verbose: bool
+) -> None:
+    found = make_settings({**HOME, env.SUPERVISE_LOG_VERBOSE: text})
+    assert found.supervise_log_verbose == verbose
+
+
+def test_the_service_managers_units_are_where_systemd_looks(tmp_path: Path) -> None:
+    home = Path(HOME[env.HOME])
+    assert make_settings(HOME).units_dir == home / ".config" / "systemd" / "user"
+    assert make_settings({**HOME, env.UNITS_DIR: str(tmp_path)}).units_dir == tmp_path
+
+
 def test_a_root_that_is_not_absolute_is_refused() -> None:
     with pytest.raises(ConfigError, match="IAPEER_ROOT=here is not an absolute path"):
         make_settings({**HOME, env.ROOT: "here"})
@@ -73,6 +90,11 @@ TUNING = {
     env.BOOT_DEADLINE_SECS: "boot_deadline_s",
     env.AUDIT_SECS: "audit_s",
     env.TTL_SECS: "ttl_s",
+    env.IDLE_SECS: "idle_s",
+    env.EPHEMERAL_QUIET_SECS: "ephemeral_quiet_s",
+    env.EPHEMERAL_UNARMED_IDLE_SECS: "ephemeral_unarmed_idle_s",
+    env.CRASHLOOP_MAX: "boots_before_broken",
+    env.CRASHLOOP_WINDOW_SECS: "crashloop_window_s",
 }
 
 

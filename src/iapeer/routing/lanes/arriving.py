@@ -146,7 +146,7 @@ class Arriving:
         """
         lane = self._lane
         if isinstance(session, TmuxSession):
-            lane.rest.begin(session, row)
+            await lane.rest.begin(session, row)
         serial = lane.rest.ephemeral and isinstance(session, TmuxSession)
         await lane.deliverer.begin(
             session, ephemeral=serial, seed_alone=seed_alone, for_people=for_people

@@ -207,6 +207,10 @@ class Journal:
         """Whether a turn of this session has not ended, as far as anybody told."""
         return bool(await self._s.ledger.read(lambda c: turns.open_messages(c, session_id)))
 
+    async def last_change(self, session_id: str) -> float:
+        """Return when a message of this session changed last (wall time), 0 without any."""
+        return await self._s.ledger.read(lambda c: queries.last_change(c, *self._key, session_id))
+
     async def was_heard(self, session_id: str) -> bool:
         """Whether something was said in a session."""
         row = await self._s.ledger.read(lambda c: rows.get_session(c, session_id))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from iapeer.core.errors import LaunchFailed, StorageError, TmuxError
 from iapeer.core.states import HoldReason
 from iapeer.sessions.model import TmuxSession
+from iapeer.storage.faults import fault
 
 from . import endings
 from .endings import End, Obituary
@@ -134,7 +135,9 @@ class Leaving:
         end = End(cause, ending, self._s.rules.after(ending), obituary)
         if end.aftermath.park:
             await lane.waking.conversation.park()
+        fault("leave.parked")
         await endings.give_back(session, lane.journal, end)
+        fault("leave.settled")
         await endings.clear(session, lane.journal, self._s, cause)
         lane.session, lane.phase, self.suspect = None, Phase.ASLEEP, None
         lane.controls.over(cause)

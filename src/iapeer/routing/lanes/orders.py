@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from iapeer.core.errors import ControlRefused, IapeerError, LaunchFailed, SendRefused
 from iapeer.core.states import HoldReason
 from iapeer.registry.units import UNIT, Unit
+from iapeer.storage.faults import fault
 
 from .letters import Order, Verb
 from .presence import Cause, Phase
@@ -42,6 +43,7 @@ class Orders:
             case Verb.STOP:
                 self._check_ours("stop")
                 await lane.journal.mark_stopped()
+                fault("stop.marked")
                 lane.stopped = True
                 await lane.waking.conversation.park()
                 await lane.leaving.end("stopped", Cause.STOPPED)
@@ -76,6 +78,7 @@ class Orders:
         lane.stopped = lane.broken = False
         await lane.waking.conversation.forget()
         await lane.leaving.end("new")
+        fault("new.ended")
         await self._start(done, lane.waking.fresh)
 
     async def _start(

@@ -10,6 +10,7 @@ from iapeer.core.errors import IapeerError, StorageError
 from iapeer.core.identity import Identity
 from iapeer.routing.ownmarks import ARMED, NEW_EAGER
 from iapeer.routing.waits import Key
+from iapeer.storage.faults import fault
 from iapeer.storage.ledger import marks, messages, queries, upkeep
 from iapeer.storage.ledger import sessions as rows
 
@@ -160,6 +161,7 @@ class Lanes:
         lane = self.lane(mark.uid, Identity(mark.runtime, record.personality))
         try:
             await lane.order(Verb.SELF_FRESH, mark.value)
+            fault("renew.ended")
             await self._s.ledger.write(lambda c: marks.clear_mark(c, *key, NEW_EAGER))
             if not lane.rest.ephemeral:
                 successor = Identity(record.default_runtime, record.personality)

@@ -1,7 +1,7 @@
 """When a live session is ended because nobody needs it: a clock, and one look when it has run out.
 
 No timer of its own: the lane sets its alarm to what `step` returns. Time is the monotonic clock's,
-so that a wall clock that jumps ends nothing.
+so that a wall clock that jumps ends nothing; only what an earlier daemon knew has wall times.
 """
 
 from __future__ import annotations
@@ -69,16 +69,16 @@ class Rest:
             age = max(0.0, wall - max(known))
             self._active_at = max(self._active_at, self._s.clock.monotonic() - age)
 
-    def begin(self, session: TmuxSession, row: SessionRow | None) -> None:
+    async def begin(self, session: TmuxSession, row: SessionRow | None) -> None:
         """Begin with a new session; `row` is what an earlier daemon knew of it."""
         self.ephemeral = self._waking.is_ephemeral()
         self.touch()
         if row is None:
             return
-        known = [row.ready_at or row.started_at, *_written(session)]
+        delivered = await self._journal.last_change(session.id)
+        known = [row.ready_at or row.started_at, delivered, *_written(session)]
         quiet = self._s.clock.now() - max(known)
-        # A wall clock that jumped forward must not end a session in its first second.
-        self._active_at -= min(max(0.0, quiet), self._least_s())
+        self._active_at -= max(0.0, quiet)
 
     async def step(self, session: TmuxSession, *, working: bool) -> Reap | float | None:
         """Return its end, or in how many seconds to look again (None: not by itself).
@@ -134,11 +134,6 @@ class Rest:
             return True
         # A draft that somebody has left in the composer is never thrown away.
         return not self.ephemeral and await door.probe(session) == HoldReason.COMPOSER
-
-    def _least_s(self) -> float:
-        """Return the longest quiet that is believed of the time before this daemon."""
-        settings = self._s.settings
-        return settings.ephemeral_quiet_s if self.ephemeral else settings.idle_s
 
 
 def _written(session: TmuxSession) -> list[float]:

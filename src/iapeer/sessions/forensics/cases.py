@@ -21,6 +21,7 @@ from .coroner import Scene, judge
 from .exits import ExitLine, read
 
 BUSY_S = 5.0
+_MOMENT_S = 1e-3
 _ALL = "iapeer deaths lists all deaths"
 ID_LENGTH = 8
 """A death is named by the beginning of its session's id: a session dies once."""
@@ -90,12 +91,14 @@ def case(paths: Paths, *, uid: str | None = None, name: str = "") -> Case:
 def _case(conn: sqlite3.Connection, death: PostmortemRow) -> Case:
     row = sessions.get_session(conn, death.session_id)
     transcript = row.transcript if row is not None else ""
+    # Records have whole seconds: a short session seems to have died before its start.
+    after = death.at if row is None else max(death.at, row.started_at + _MOMENT_S)
     return Case(
         death=death,
         session=row,
         turn=postmortems.last_turn(conn, death.session_id),
         steps=postmortems.steps_of(conn, death.session_id, 12),
-        successor=sessions.next_of(conn, death.uid, death.runtime, death.at),
+        successor=sessions.next_of(conn, death.uid, death.runtime, after),
         records=records.kinds(Path(transcript)) if transcript else (),
     )
 

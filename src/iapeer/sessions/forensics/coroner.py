@@ -22,6 +22,8 @@ from .redact import Redactor
 SCREEN_ROWS = 40
 """So many last rows of a screen are kept."""
 
+_SPOKEN = 8
+"""So many of them may tell why the program left."""
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _PAUSE = "api_error"
 """The mark under which a lane keeps that the model's API refused; its value has the reason."""
@@ -93,7 +95,7 @@ def judge(conn: sqlite3.Connection, row: SessionRow, scene: Scene) -> Postmortem
             memory_kills=scene.memory_kills,
             turn_end=turn[0] if turn else "",
             hold=_hold(conn, row),
-            words="\n".join(scene.screen[-8:]),
+            words="\n".join(_last(scene.screen)[-_SPOKEN:]),
         )
     )
     return PostmortemRow(

@@ -36,9 +36,8 @@ def record(conn: sqlite3.Connection, new: PostmortemRow) -> PostmortemRow:
 
 def of_session(conn: sqlite3.Connection, session_id: str) -> PostmortemRow | None:
     """Return what a session died of, or None."""
-    where = "session_id = ?"
     values = conn.execute(
-        f"SELECT {_COLUMNS} FROM postmortems WHERE {where}", (session_id,)
+        f"SELECT {_COLUMNS} FROM postmortems WHERE session_id = ?", (session_id,)
     ).fetchone()
     return None if values is None else _row(values)
 

@@ -137,6 +137,15 @@ def undelivered_identities(conn: sqlite3.Connection) -> list[Waiting]:
     return [Waiting(*values) for values in found]
 
 
+def last_change(conn: sqlite3.Connection, uid: str, runtime: str, session_id: str) -> float:
+    """Return when a message of a session changed last (wall time), 0 where it had none."""
+    found = conn.execute(
+        "SELECT max(changed_at) FROM messages WHERE to_uid = ? AND runtime = ? AND session_id = ?",
+        (uid, runtime, session_id),
+    ).fetchone()
+    return float(found[0] or 0.0)
+
+
 def untold(conn: sqlite3.Connection, limit: int = 1000) -> list[MessageRow]:
     """Return messages that ended without success and whose senders were not told, in order."""
     return select(conn, "state IN ('failed', 'expired') AND told = 0", (), limit)

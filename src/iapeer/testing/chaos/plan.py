@@ -21,6 +21,7 @@ DISTURBANCES = {
 }
 """Deeds that do not."""
 DISTURBANCES_PER_KILL = 0.25
+_OTHERS = ("rename.", "leave.", "stop.", "new.", "renew.")
 _POINT = re.compile(r"""(?<![.\w])fault\("([a-z_]+\.[a-z_]+)"\)""")
 
 
@@ -41,7 +42,8 @@ class Step:
 def fault_points(source: Path | None = None) -> tuple[str, ...]:
     """Return every fault point of the daemon's way of a message, as the source names them.
 
-    Those of `rename` are left out: a rename is no delivery, and has its own kill tests.
+    Those of a rename, and of a session that is ended on purpose, are left out: they are no
+    delivery, and have kill tests of their own.
     """
     folder = source or Path(iapeer.__file__).parent
     found = {
@@ -49,7 +51,7 @@ def fault_points(source: Path | None = None) -> tuple[str, ...]:
         for path in sorted(folder.rglob("*.py"))
         for name in _POINT.findall(path.read_text(encoding="utf-8"))
     }
-    return tuple(sorted(name for name in found if not name.startswith("rename.")))
+    return tuple(sorted(name for name in found if not name.startswith(_OTHERS)))
 
 
 def make_plan(seed: int, kills: int, points: Sequence[str]) -> tuple[Step, ...]:

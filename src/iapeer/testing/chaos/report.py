@@ -76,19 +76,19 @@ def _page(result: Result) -> Iterator[str]:
     yield f"**{summary(result)}.**"
     yield ""
     yield from ("```sh", command(result), "```", "")
-    yield from _table("figure", "value", result.figures.items())
-    yield from _table("calls", "count", sorted(result.outcomes.items()))
-    yield from _table("messages at the end", "count", sorted(result.states.items()))
+    yield from table("figure", "value", result.figures.items())
+    yield from table("calls", "count", sorted(result.outcomes.items()))
+    yield from table("messages at the end", "count", sorted(result.states.items()))
     deeds = [(f"{kind}, {outcome}", n) for (kind, outcome), n in sorted(result.deeds.items())]
-    yield from _table("what was done", "count", deeds)
-    yield from _table("setting", "value", SETTINGS.items())
-    yield from _table("guard", "value", _guards().items())
-    yield from _table("machine", "", _machine().items())
+    yield from table("what was done", "count", deeds)
+    yield from table("setting", "value", SETTINGS.items())
+    yield from table("guard", "value", _guards().items())
+    yield from table("machine", "", machine().items())
     if result.misdeeds:
-        yield from _table("the daemon", "", [(what, "") for what in result.misdeeds])
+        yield from table("the daemon", "", [(what, "") for what in result.misdeeds])
     if result.violations:
         rows = [(v.kind, f"{v.subject}: {v.detail}") for v in result.violations[:SHOWN]]
-        yield from _table("violation", "what speaks for it", rows)
+        yield from table("violation", "what speaks for it", rows)
 
 
 def _guards() -> dict[str, object]:
@@ -97,7 +97,8 @@ def _guards() -> dict[str, object]:
     return {name: getattr(merged, name) for name in GUARDS}
 
 
-def _table(left: str, right: str, rows: Iterable[tuple[object, object]]) -> Iterator[str]:
+def table(left: str, right: str, rows: Iterable[tuple[object, object]]) -> Iterator[str]:
+    """Return the lines of a Markdown table of two columns."""
     yield f"| {left} | {right} |"
     yield "| --- | --- |"
     for name, value in rows:
@@ -105,7 +106,7 @@ def _table(left: str, right: str, rows: Iterable[tuple[object, object]]) -> Iter
     yield ""
 
 
-def _machine() -> dict[str, str]:
+def machine() -> dict[str, str]:
     """Return what matters about the machine and names nobody."""
     tmux = subprocess.run(["tmux", "-V"], capture_output=True, encoding="utf-8", check=False)
     return {

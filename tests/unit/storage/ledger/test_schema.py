@@ -121,4 +121,4 @@ def test_a_ledger_of_the_first_version_keeps_its_sessions(tmp_path: Path) -> Non
         schema.migrate(conn)
         row = sessions.get_session(conn, "s")
     assert row is not None
-    assert (row.native_id, row.endpoint, row.heard) == ("n", "", False)
+    assert (row.native_id, row.endpoint, row.heard, row.boot_id) == ("n", "", False, "")
