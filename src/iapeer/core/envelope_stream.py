@@ -25,10 +25,12 @@ _MARKER = "<iap "
 _CLOSE = "</iap>"
 # Possessive, and nothing outside quotes may be `<`: an attempt ends at the next marker that is
 # not inside its own quotes, so that all attempts together stay linear in the buffer.
-_TAG = re.compile(r'<iap(?:\s++[^\s="<>]++(?:="[^">]*+")?+)*+\s*+>')
+# Groups are never possessive: up to Python 3.11.2 such a one forgets to go back when its last round
+# fails half-way (gh-101955). Each round begins with a blank, so going back costs little.
+_TAG = re.compile(r'<iap(?:\s++[^\s="<>]++(?:="[^">]*+")?)*\s*+>')
 # Narrower: each attribute has a value, and a name ends; a long run of words is prose.
 _TAG_SO_FAR = re.compile(
-    r'<iap(?:\s++[^\s="<>]{1,64}+="[^">]*+")*+(?:\s++(?:[^\s="<>]{1,64}+(?:=(?:"[^">]*+)?+)?+)?+)?+\Z'
+    r'<iap(?:\s++[^\s="<>]{1,64}+="[^">]*+")*(?:\s++(?:[^\s="<>]{1,64}+(?:=(?:"[^">]*+)?)?)?)?\Z'
 )
 _EVENT = re.compile(r"<!\[CDATA\[|</iap>|<iap ")
 # Characters read in vain, per character of the buffer, before extraction stops looking into
