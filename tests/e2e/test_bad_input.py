@@ -223,7 +223,10 @@ def test_a_line_that_can_not_be_understood_is_usage_and_status_2(
     [
         (("create", "42", "--runtime", "demo"), ("'42' gives no valid peer name",)),
         (("create", "①②③", "--runtime", "demo"), ("'①②③' gives no valid peer name",)),
-        (("create", "new", "--runtime", "zzz"), ("unknown runtime 'zzz'", "api, demo")),
+        (
+            ("create", "new", "--runtime", "zzz"),
+            ("unknown runtime 'zzz'", "api, claude, codex, demo"),
+        ),
         (("create", "new", "--runtime", "demo", "--intelligence", "clever"), ("clever", "natural")),
         (("stop", "carol"), ("peer 'carol' is not registered",)),
         (("start", "carol"), ("peer 'carol' is not registered",)),

@@ -1,8 +1,9 @@
 """Which processes belong to a throw-away root, and whether one still runs; found, never guessed.
 
 A process belongs to the root if its environment says so (daemon, agents and whatever they start
-inherit `IAPEER_ROOT`) or if it is a tmux on a socket below it (a tmux server's environment is an
-allow list). A shell that merely stands in the folder does not.
+inherit `IAPEER_ROOT`), if it is a tmux on a socket below it (a tmux server's environment is an
+allow list) or the recorder of such a server's death, whose script lies below it. A shell that
+merely stands in the folder does not.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import msgspec
 import psutil
 
 from iapeer.core import env
+from iapeer.storage.paths import Paths
 
 _CLOCK_S = 2.0
 """psutil adds ticks to the boot time, which moves by a second when the clock is set; no pid is
@@ -63,6 +65,8 @@ def _role(process: psutil.Process, root: Path) -> str:
         if not any(Path(socket).is_relative_to(root) for socket in sockets):
             return ""
         return "tmux client" if "-C" in argv else "tmux server"
+    if argv[1:2] == [str(Paths(root).canary_script)]:
+        return "recorder"
     environ = process.environ()
     if environ.get(env.ROOT) != str(root):
         return ""
