@@ -21,6 +21,8 @@ DIALOG_PAUSE_S = 0.5
 """After the keys for a dialog: a program that is still drawing it must not get them twice."""
 SETTLED_S = 0.4
 """A screen without ready marks counts as ready when it has not changed for this long."""
+WORDS_TRIES = 10
+"""tmux reads the last words of a program a moment after the kernel tells of its end."""
 AUX = "aux"
 """Name of the tmux session in which a runtime's own server runs; no identity is called so."""
 
@@ -109,8 +111,11 @@ async def _server_failed(session: TmuxSession) -> LaunchFailed:
     """Return what to say when the program's own server ended during boot: its last words."""
     words = ""
     with contextlib.suppress(TmuxError):
-        text = await session.tmux.text_of(AUX)
-        words = read_screen(text, session.marks).tail
+        for _ in range(WORDS_TRIES):
+            words = read_screen(await session.tmux.text_of(AUX), session.marks).tail
+            if words:
+                break
+            await asyncio.sleep(BOOT_POLL_S)
     argv = session.spec.launch.server_argv
     return LaunchFailed(
         f"{session.identity.address}: its own server ended during boot"
