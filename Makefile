@@ -79,6 +79,10 @@ format: setup ## Format the code and mend what can be mended
 test-kill: setup tmux ## Kill everything at random for a quarter of an hour; delivery must not lie (ARGS="--seed 7")
 	@$(PY) -m iapeer.testing.chaos $(ARGS)
 
+.PHONY: test-workers
+test-workers: setup tmux ## 100 tasks through one ephemeral worker, the daemon killed 20 times: five minutes (ARGS="--seed 7")
+	@$(PY) -m iapeer.testing.workers $(ARGS)
+
 .PHONY: test-burst
 test-burst: setup tmux ## 2,000 messages from 16 senders to one agent (ARGS=number)
 	@$(PY) scripts/burst.py $(ARGS)

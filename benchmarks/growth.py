@@ -17,10 +17,13 @@ from iapeer.testing.daemon import TestDaemon
 
 FEW_PEERS, MANY_PEERS = 10, 1000
 FEW, MANY = 1_000, 1_000_000
+WAITING = 4_000
+"""Below the default `queue_limit`, 5,000."""
 _BATCH = 10_000
 _COLUMNS = (
-    "id, sender, sender_uid, to_uid, personality, runtime, pinned, state, final, accepted_at,"
-    " changed_at, accepted_ts, expires_at, path, intelligence, depth, attachments, body"
+    "id, sender, sender_uid, to_uid, personality, runtime, pinned, state, reason, final,"
+    " accepted_at, changed_at, accepted_ts, expires_at, path, intelligence, depth, attachments,"
+    " body"
 )
 
 
@@ -31,34 +34,40 @@ def growth(size: Size) -> list[Figure]:
     with _house(FEW_PEERS, FEW) as small, _house(MANY_PEERS, many) as large:
         accepts = by_turns(_accept(small), _accept(large), times)
         lookups = by_turns(_lookup(small, FEW), _lookup(large, many), times)
-    peers = f"{FEW_PEERS} -> {MANY_PEERS} peers, {FEW:.0e} -> {many:.0e} messages"
+    with _house(FEW_PEERS, FEW) as small, _house(FEW_PEERS, WAITING, "held") as full:
+        waiting = by_turns(_accept(small), _accept(full), times)
+    peers = f"{FEW_PEERS} -> {MANY_PEERS:,} peers, {FEW:,} -> {many:,} messages"
     return [
         Figure(
             row="growth",
-            what=f"{what}: {peers}",
+            what=what,
             limit_what="the same in the small house",
             unit="ms",
             limit=spread(sides[0], 1000),
             ours=spread(sides[1], 1000),
             budget=Budget(ratio=2),
         )
-        for what, sides in (("accept", accepts), ("lookup of a message", lookups))
+        for what, sides in (
+            (f"accept: {peers}", accepts),
+            (f"lookup: {peers}", lookups),
+            (f"accept: 0 -> {WAITING:,} messages waiting for the recipient", waiting),
+        )
     ]
 
 
 @contextmanager
-def _house(peers: int, messages: int) -> Iterator[TestDaemon]:
+def _house(peers: int, messages: int, state: str = "seen") -> Iterator[TestDaemon]:
     daemon = prepare(peers)
     try:
-        fill(daemon, messages)
+        fill(daemon, messages, state)
         daemon.start()
         yield daemon
     finally:
         daemon.clean_up()
 
 
-def fill(daemon: TestDaemon, count: int) -> None:
-    """Put so many seen messages into the ledger, in one transaction."""
+def fill(daemon: TestDaemon, count: int, in_state: str = "seen") -> None:
+    """Put so many messages for the box into the ledger, `seen` or `held`, in one transaction."""
     paths = Paths(daemon.root)
     records = Registry(paths, sandbox=True).snapshot().by_name
     to, sender = records[BOX], records[OPERATOR]
@@ -67,7 +76,16 @@ def fill(daemon: TestDaemon, count: int) -> None:
     def row(number: int) -> tuple[object, ...]:
         stamp = now - 3600 + number / count
         names = (_id(number), f"api-{OPERATOR}", sender.uid, to.uid, BOX, "api")
-        state = (0, "seen", 1, stamp, stamp, "2026-01-01T00:00:00+00:00", now + 86400)
+        state = (
+            0,
+            in_state,
+            "offline",
+            in_state == "seen",
+            stamp,
+            stamp,
+            "2026-01-01T00:00:00+00:00",
+            now + 86400,
+        )
         return (*names, *state, "unix", "absent", 0, "[]", BODY[:200])
 
     marks = ", ".join("?" * (_COLUMNS.count(",") + 1))

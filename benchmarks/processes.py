@@ -10,19 +10,35 @@ from pathlib import Path
 from benchmarks.figures import Budget, Figure, Row, Size, by_turns, spread
 from benchmarks.house import BOX, OPERATOR, house, run_time, token_of, wake
 from iapeer.core import env
+from iapeer.storage.atomic import write_text
 from iapeer.testing.daemon import TestDaemon
 
 PEERS = 100
 NOTHING = "python -c pass"
+_PLAIN_SCRIPT = """\
+#!{python}
+import sys
+from iapeer.cli.main import main
+sys.exit(main())
+"""
+"""What installers write that do not mend a Windows name with a regular expression."""
 _PROGRAM = str(Path(sys.executable).parent / "iapeer")
 
 
 def send(size: Size) -> list[Figure]:
-    """`iapeer send` as it is installed, with the daemon up."""
+    """`iapeer send` as it is installed here, and with a start script that imports nothing."""
+    words = ["send", BOX, "Hello.", "--from", f"api-{OPERATOR}"]
+    budget, times = Budget(ratio=2, gate=5), size.times(40)
     with house() as daemon:
-        argv = [_PROGRAM, "send", BOX, "Hello.", "--from", f"api-{OPERATOR}"]
-        what = "`iapeer send`, whole process"
-        return [_figure(daemon, "send", what, argv, Budget(ratio=2, gate=4), size.times(40))]
+        plain = daemon.base / "iapeer"
+        write_text(plain, _PLAIN_SCRIPT.format(python=sys.executable), mode=0o700)
+        return [
+            _figure(daemon, "send", what, [program, *words], budget, times)
+            for what, program in (
+                ("`iapeer send`, whole process", _PROGRAM),
+                ("the same with a start script without `re`", str(plain)),
+            )
+        ]
 
 
 def hook(size: Size) -> list[Figure]:
@@ -53,7 +69,7 @@ def hook(size: Size) -> list[Figure]:
             unit="ms",
             limit=spread(limit, 1000),
             ours=spread(ours, 1000),
-            budget=Budget(ratio=2.2, gate=4.4),
+            budget=Budget(ratio=2.2, gate=5),
         )
     ]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import subprocess
 import time
 from typing import Any
@@ -10,9 +11,10 @@ from typing import Any
 import msgspec
 import pytest
 
+from iapeer.core.identity import Identity
 from iapeer.core.profile import RegistryRecord
 from iapeer.registry.index import Registry
-from tests.integration.routing.house import House, open_house
+from tests.integration.routing.house import House, open_house, until
 
 pytestmark = [pytest.mark.anyio, pytest.mark.real_tmux]
 
@@ -20,6 +22,8 @@ CAT = 'id = "cat"\n[launch]\nargv = ["cat"]\n[screen]\nready = []\n'
 REGISTERED, LIVE = 1000, 50
 LIMIT_S = 0.020
 ROUNDS = 30
+MOST_RATIO = 3.0
+"""What sleeps costs next to nothing: an audit of 20 times as many lanes is not 20 times as slow."""
 
 
 def _crowd(house: House) -> None:
@@ -51,16 +55,43 @@ async def test_a_thousand_peers_are_audited_in_20_ms_without_a_process(
 
         monkeypatch.setattr(asyncio, "create_subprocess_exec", no_process)
         monkeypatch.setattr(subprocess, "Popen", no_process)
+        for start in ("fork", "posix_spawn", "posix_spawnp"):
+            monkeypatch.setattr(os, start, no_process)
         asked = _count_requests(house, monkeypatch)
-        took = []
-        for _ in range(ROUNDS):
-            began = time.perf_counter()
-            await house.lanes.audit()
-            took.append(time.perf_counter() - began)
+        before, told = sorted(house.leftovers()), house.paths.lifecycle_log.read_bytes()
+        only_live = await _audits(house)
+        # Whoever was ever spoken to has a lane: in the worst case that is everybody.
+        for record in house.services.registry.snapshot(allow_stale=True):
+            house.lanes.lane(record.uid, Identity(record.default_runtime, record.personality))
+        await until(lambda: not house.lanes.lane(*_last(house)).box.work, "the lanes to settle")
+        everybody = await _audits(house)
         await asyncio.sleep(0.2)
-        assert sorted(took)[ROUNDS // 2] < LIMIT_S, took
+        assert everybody < LIMIT_S
+        assert everybody < MOST_RATIO * only_live, (everybody, only_live)
         assert asked == []
+        assert sorted(house.leftovers()) == before
+        assert house.paths.lifecycle_log.read_bytes() == told
         assert len(house.services.by_session) == LIVE
+
+
+async def _audits(house: House) -> float:
+    """Return what an audit costs of this process' time, the median of some: others do not count.
+
+    On the clock at the wall, where they do, the best of them must keep the limit too.
+    """
+    took, passed = [], []
+    for _ in range(ROUNDS):
+        began, at = time.process_time(), time.perf_counter()
+        await house.lanes.audit()
+        took.append(time.process_time() - began)
+        passed.append(time.perf_counter() - at)
+    assert min(passed) < LIMIT_S, passed
+    return sorted(took)[ROUNDS // 2]
+
+
+def _last(house: House) -> tuple[str, Identity]:
+    record = list(house.services.registry.snapshot(allow_stale=True))[-1]
+    return record.uid, Identity(record.default_runtime, record.personality)
 
 
 def _count_requests(house: House, monkeypatch: pytest.MonkeyPatch) -> list[str]:

@@ -24,17 +24,21 @@ ORDINARY = DAEMON_ONLY | DRAWING | {"filelock", "psutil", "sqlite3"}
 HOT = ORDINARY | {
     "argparse",
     "dataclasses",
+    "enum",
     "http.client",
     "importlib.metadata",
     "inspect",
+    "json",
     "logging",
     "msgspec",
     "pathlib",
+    "re",
+    "socket",
     "subprocess",
     "tomllib",
     "typing",
 }
-BARE = HOT | {"iapeer.client", "iapeer.core", "json", "re", "socket"}
+BARE = HOT | {"iapeer.client", "iapeer.core"}
 
 
 def loaded(environ: dict[str, str], *line: str) -> set[str]:

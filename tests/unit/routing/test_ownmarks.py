@@ -77,6 +77,12 @@ def test_a_finished_task_is_forgotten_and_stays_seen(conn: sqlite3.Connection) -
     ownmarks.arm_sender(conn, "u", "claude", 1.0)
     assert tasks.task_of(conn, *KEY, "new") == "m"
     assert tasks.settle(conn, KEY, "new", again=False, now=2.0) is None
+    assert tasks.task_of(conn, *KEY, "new") == ""
+    # A daemon that dies before the session is ended must not make the next one ask for its word.
+    assert ownmarks.is_armed(conn, *KEY, "new")
+    tasks.disarm(conn, KEY, "old")
+    assert ownmarks.is_armed(conn, *KEY, "new")
+    tasks.disarm(conn, KEY, "new")
     assert marks.marks_of(conn, *KEY) == []
     row = queries.get(conn, "m")
     assert row is not None

@@ -120,6 +120,7 @@ class Arriving:
             if session.mode == "fresh" and not row.heard:
                 session.preface = lane.waking.preface()
             seeding = bool(session.preface) and await self._was_seeding(session)
+            await lane.waking.conversation.goes_on()
             await self.go_live(session, row, seed_alone=seeding)
             lane.former.newest = None
             lane.wakers.woke()

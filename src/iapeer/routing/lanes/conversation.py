@@ -107,6 +107,17 @@ class Conversation:
             lambda c: marks.set_mark(c, self._uid, self._runtime, PARKED, now)
         )
 
+    async def goes_on(self) -> None:
+        """The session lives on: its end was begun by a daemon that did not live to finish it."""
+
+        def parked(conn: Connection) -> bool:
+            return PARKED in self._marks(conn)
+
+        if await self._s.ledger.read(parked):
+            await self._s.ledger.write(
+                lambda c: marks.clear_mark(c, self._uid, self._runtime, PARKED)
+            )
+
     def _marks(self, conn: Connection) -> dict[str, str]:
         return {mark.mark: mark.value for mark in marks.marks_of(conn, self._uid, self._runtime)}
 

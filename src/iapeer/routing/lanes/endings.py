@@ -187,6 +187,7 @@ async def clear(session: Session, journal: Journal, services: LaneServices, caus
     """End a session's processes or stream, and write its end down. May be done twice."""
     if isinstance(session, TmuxSession):
         await services.launcher.end(session, cause)
+        await journal.disarm(session.id)
     else:
         session.end()
         await journal.close_stream(session.id, cause)
@@ -220,6 +221,7 @@ async def bury(
     await journal.return_all(unproven, marked, "the session died while no daemon ran")
     if row.socket and is_newest:
         await services.launcher.clear(row, "died unwatched")
+        await journal.disarm(row.id)
     else:
         await journal.close_stream(row.id, "daemon restarted")
 

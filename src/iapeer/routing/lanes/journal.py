@@ -241,6 +241,11 @@ class Journal:
         changed = await self._s.ledger.write(end)
         self._told([changed] if changed else [])
 
+    async def disarm(self, session_id: str) -> None:
+        """Forget the word of a session that is gone; until then a new daemon would ask for it."""
+        if await self.armed(session_id):
+            await self._s.ledger.write(lambda c: tasks.disarm(c, self._key, session_id))
+
     async def end_session_turn(self, session_id: str, *, died: bool) -> None:
         """Settle the turn a session did not finish.
 

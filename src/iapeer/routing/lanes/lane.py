@@ -256,6 +256,11 @@ class Lane:
 
     async def _step_of(self, session: Session) -> float | None:
         """One step in a live session; while its context is shortened nothing is handed over."""
+        if self.rest.ephemeral and isinstance(session, TmuxSession) and session.follower:
+            # What somebody has just typed is its task: it is known before another is handed over.
+            session.follower.read_new()
+            if self.box.reports:
+                return 0.0
         if isinstance(session, TmuxSession) and self.controls.compacting:
             again_s = await self.controls.go_on(session)
             if again_s is not None:

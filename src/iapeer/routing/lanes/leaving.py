@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 from iapeer.core.errors import LaunchFailed, StorageError, TmuxError
@@ -36,12 +38,20 @@ class Leaving:
         self._s = lane.services
         self.suspect: str | None = None
         """Id of a session that may be dead and has not been looked at."""
+        self._killed: str | None = None
+        """Id of a session that we have killed, and the ledger may not know it yet."""
+        self._finish: Callable[[], Awaitable[None]] | None = None
+        """Ends that one once more."""
 
     async def on_death(self, session_id: str) -> None:
         """Somebody says that this session is dead: find out, and clear up."""
         lane = self._lane
         session = lane.session
         if session is None or session.id != session_id or not isinstance(session, TmuxSession):
+            return
+        if self._killed == session_id and self._finish is not None:
+            # The disk refused to take a deliberate end down: it is still that, and no death.
+            await self._finish()
             return
         self.suspect = session_id
         try:
@@ -73,6 +83,7 @@ class Leaving:
         """End a session whose time is over."""
         lane = self._lane
         age = f"{int(lane.rest.idle_s)}s"
+        self._finish = partial(self.reap, session, reap)
         await self._leave(session, Cause.REAPED, reap.outcome)
         self._s.log(
             "supervise",
@@ -94,6 +105,7 @@ class Leaving:
             lane.phase = Phase.ASLEEP
         session = lane.session
         if session is not None:
+            self._finish = partial(self.end, cause, why)
             await self._leave(session, why, cause)
 
     async def drain_evidence(self, session_id: str) -> None:
@@ -138,8 +150,13 @@ class Leaving:
         fault("leave.parked")
         await endings.give_back(session, lane.journal, end)
         fault("leave.settled")
+        if obituary is None and isinstance(session, TmuxSession):
+            self._killed = self.suspect = session.id
         await endings.clear(session, lane.journal, self._s, cause)
         lane.session, lane.phase, self.suspect = None, Phase.ASLEEP, None
+        self._killed = self._finish = None
+        # Whoever told of the end, and in whatever way: what waits is looked at now.
+        lane.box.work = True
         lane.controls.over(cause)
         self._s.log("end", **lane.names(), session=session.id, cause=cause)
         return end

@@ -121,8 +121,9 @@ class Lanes:
         return lane.stopped if lane else key in self._stopped
 
     def broken(self) -> list[Lane]:
-        """Return the lanes whose sessions failed so often that the next try is put off."""
-        return [lane for lane in self._lanes.values() if lane.broken]
+        """Return the lanes that are put off by faults of their own, not of their whole runtime."""
+        whole = self._s.budget.is_broken
+        return [x for x in self._lanes.values() if x.broken and not whole(x.identity.runtime)]
 
     def is_broken(self, key: Key) -> bool:
         """Whether an identity's sessions failed so often that the next try is put off."""
@@ -150,24 +151,40 @@ class Lanes:
     async def _renew(self, mark: MarkRow) -> None:
         """End it, then start a fresh one on the runtime that the registry names today.
 
-        The mark goes before the start: one that fails is not tried for ever.
+        The mark goes after the start, so that a daemon killed in between finishes it; one that
+        fails is not tried for ever.
         """
         peers = self._s.registry.snapshot(allow_stale=True)
         record = next((record for record in peers if record.uid == mark.uid), None)
-        key = (mark.uid, mark.runtime)
         if record is None:
-            await self._s.ledger.write(lambda c: marks.clear_mark(c, *key, NEW_EAGER))
+            await self._fulfilled(mark)
             return
         lane = self.lane(mark.uid, Identity(mark.runtime, record.personality))
         try:
             await lane.order(Verb.SELF_FRESH, mark.value)
             fault("renew.ended")
-            await self._s.ledger.write(lambda c: marks.clear_mark(c, *key, NEW_EAGER))
             if not lane.rest.ephemeral:
                 successor = Identity(record.default_runtime, record.personality)
                 await self.lane(mark.uid, successor).order(Verb.LAUNCH)
         except IapeerError as error:
             self._s.log("renewal-failed", identity=lane.identity.address, reason=error.message)
+            if isinstance(error, StorageError):
+                # The audit finds the wish again; a session that is gone is not ended twice.
+                return
+        await self._fulfilled(mark)
+
+    async def _fulfilled(self, mark: MarkRow) -> None:
+        """Forget a wish, unless the successor has one of its own by now."""
+
+        def clear(conn: Connection) -> None:
+            for found in marks.marks_of(conn, mark.uid, mark.runtime):
+                if (found.mark, found.value) == (NEW_EAGER, mark.value):
+                    marks.clear_mark(conn, mark.uid, mark.runtime, NEW_EAGER)
+
+        try:
+            await self._s.ledger.write(clear)
+        except StorageError as error:
+            self._s.log("renewal-failed", identity=mark.uid, reason=error.message)
 
     async def _renew_all(self) -> None:
         """Find the wishes that an earlier daemon, or a command line, has left."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 from sqlite3 import Connection
 
 from iapeer.core.states import Event, MessageState
-from iapeer.routing.ownmarks import ARMED
+from iapeer.routing.ownmarks import ARMED, is_armed
 from iapeer.storage.ledger import marks, messages, queries
 from iapeer.storage.ledger.rows import MessageRow
 
@@ -36,7 +36,9 @@ def task_of(conn: Connection, uid: str, runtime: str, session_id: str) -> str:
 def settle(
     conn: Connection, key: tuple[str, str], session_id: str, *, again: bool, now: float
 ) -> MessageRow | None:
-    """End a session's task and its marks; `again` says that it was not finished.
+    """End a session's task; `again` says that it was not finished.
+
+    That it has said its word stays known until it is gone, see `disarm`.
 
     An unfinished one that was read goes back once, marked; the second time it fails. Returns the
     message if it changed.
@@ -44,8 +46,8 @@ def settle(
     uid, runtime = key
     message_id = task_of(conn, uid, runtime, session_id)
     for mark in marks.marks_of(conn, uid, runtime):
-        if (mark.mark == TASK and message_id) or (mark.mark == ARMED and mark.value == session_id):
-            marks.clear_mark(conn, uid, runtime, mark.mark)
+        if mark.mark == TASK and message_id:
+            marks.clear_mark(conn, uid, runtime, TASK)
     row = queries.get(conn, message_id) if message_id and again else None
     if row is None or not (
         row.state == MessageState.SEEN or (row.state == MessageState.LANDED and row.final)
@@ -56,3 +58,9 @@ def settle(
     if before:
         back = messages.advance(conn, row.id, Event.FAIL, now=now, reason=LOST_AGAIN)
     return back
+
+
+def disarm(conn: Connection, key: tuple[str, str], session_id: str) -> None:
+    """Forget the word of a session that is gone."""
+    if is_armed(conn, *key, session_id):
+        marks.clear_mark(conn, *key, ARMED)

@@ -266,6 +266,17 @@ def _append_history(
     )
 
 
+_HELD = next_state(MessageState.ACCEPTED, Event.HOLD)
+_OTHER_REASON = (" AND reason < :reason", " AND reason > :reason")
+# One search of the index for each term: as one condition with `<>` it reads the whole queue.
+_NOT_HELD_SQL = " UNION ALL ".join(
+    "SELECT seq FROM messages INDEXED BY messages_reason"
+    f" WHERE to_uid = :uid AND runtime = :runtime AND {UNDELIVERED_SQL} AND state = {state}{term}"
+    for state in sources_sql(Event.HOLD).split(", ")
+    for term in (_OTHER_REASON if state == f"'{_HELD}'" else ("",))
+)
+
+
 def hold_pending(  # noqa: PLR0913 - which messages, why, when
     conn: sqlite3.Connection,
     uid: str,
@@ -282,18 +293,13 @@ def hold_pending(  # noqa: PLR0913 - which messages, why, when
     message: all the rest, or that one, is left alone.
     """
     woke = _is_waking(Event.HOLD, reason)
-    held = next_state(MessageState.ACCEPTED, Event.HOLD)
-    where = (
-        f"to_uid = :uid AND runtime = :runtime AND {UNDELIVERED_SQL}"
-        f" AND state IN ({sources_sql(Event.HOLD)}) AND NOT (state = :held AND reason = :reason)"
-        " AND (:only = '' OR id = :only) AND id <> :but"
-    )
+    where = f"seq IN ({_NOT_HELD_SQL}) AND (:only = '' OR id = :only) AND id <> :but"
     values = {
         "uid": uid,
         "runtime": runtime,
         "reason": str(reason),
         "now": now,
-        "held": held,
+        "held": _HELD,
         "event": Event.HOLD,
         "woke": woke,
         "only": only,

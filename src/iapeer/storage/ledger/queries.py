@@ -122,8 +122,11 @@ def depth(conn: sqlite3.Connection, uid: str, runtime: str) -> int:
 
 def depth_of_uid(conn: sqlite3.Connection, uid: str) -> int:
     """Return how many messages of a peer are undelivered, over all its runtimes."""
+    # Left to itself SQLite takes `messages_answer`, which has every message the peer ever got.
     found = conn.execute(
-        f"SELECT count(*) FROM messages WHERE to_uid = ? AND {UNDELIVERED_SQL}", (uid,)
+        "SELECT count(*) FROM messages INDEXED BY messages_lane"
+        f" WHERE to_uid = ? AND {UNDELIVERED_SQL}",
+        (uid,),
     ).fetchone()
     return int(found[0])
 

@@ -9,7 +9,7 @@ import sqlite3
 
 from iapeer.core.errors import StorageError
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 """`user_version` of a ledger this program writes."""
 
 APPLICATION_ID = 0x49415031
@@ -201,7 +201,16 @@ _VERSION_3 = (
     "CREATE INDEX postmortems_uid ON postmortems (uid, at)",
 )
 
-_STEPS: tuple[tuple[str, ...], ...] = (_VERSION_1, _VERSION_2, _VERSION_3)
+# Each accept holds what waits for another reason: without an index that tells the reasons apart it
+# reads the whole queue (measured: 38 ms an accept with 5,000 messages waiting).
+_VERSION_4 = (
+    f"""
+    CREATE INDEX messages_reason ON messages (to_uid, runtime, state, reason)
+        WHERE {UNDELIVERED_SQL}
+    """,
+)
+
+_STEPS: tuple[tuple[str, ...], ...] = (_VERSION_1, _VERSION_2, _VERSION_3, _VERSION_4)
 
 
 def check_owner(conn: sqlite3.Connection, name: str) -> int:

@@ -60,3 +60,19 @@ def test_the_depth_of_a_peer_counts_what_waits_for_all_its_runtimes(
         accepted(conn, to_uid=TO, runtime=runtime)
     accepted(conn, to_uid="somebody-else")
     assert queries.depth_of_uid(conn, TO) == 3
+
+
+def test_a_hold_takes_no_more_steps_when_much_is_held_already(conn: sqlite3.Connection) -> None:
+    def hold_one_more() -> int:
+        new = accepted(conn, to_uid=TO, runtime="claude")
+        steps = steps_of(conn, lambda c: messages.hold_pending(c, TO, "claude", "offline", NOW))
+        held = messages.get(conn, new.id)
+        assert held is not None
+        assert (held.state, held.reason) == ("held", "offline")
+        return steps
+
+    first = hold_one_more()
+    for _ in range(PAST):
+        accepted(conn, to_uid=TO, runtime="claude")
+    assert messages.hold_pending(conn, TO, "claude", "offline", NOW) == PAST
+    assert hold_one_more() < first + PAST

@@ -85,8 +85,9 @@ def test_the_conditions_of_the_indexes_are_the_sets_of_the_core() -> None:
     ("index", "question"),
     [
         ("messages_lane", lambda c: messages.pending(c, "u", "r")),
-        ("messages_lane", lambda c: messages.depth(c, "u", "r")),
-        ("messages_lane", lambda c: messages.hold_pending(c, "u", "r", "busy", NOW)),
+        ("messages_reason", lambda c: messages.depth(c, "u", "r")),
+        ("messages_reason", lambda c: messages.hold_pending(c, "u", "r", "busy", NOW)),
+        ("messages_lane", lambda c: messages.depth_of_uid(c, "u")),
         ("messages_pair", lambda c: messages.fixed_runtime(c, "s", "u")),
         ("messages_ttl", lambda c: messages.expire_due(c, NOW)),
         ("messages_session", lambda c: messages.outstanding(c, "s")),
