@@ -491,7 +491,8 @@ async def test_a_deliberate_end_that_the_disk_does_not_take_is_no_fault(wake_pol
         "ann", before=policy, idle_s=0.5, ephemeral_quiet_s=0.5, ephemeral_unarmed_idle_s=0.5
     ) as house:
         session = await house.live("ann")
-        end_session, refused = rows.end_session, []
+        end_session = rows.end_session
+        refused: list[tuple[Any, ...]] = []
 
         def refuse_twice(*args: Any) -> bool:
             if len(refused) < 2:
