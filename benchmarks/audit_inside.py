@@ -18,6 +18,9 @@ from iapeer.host.run import running_daemon
 from iapeer.storage.paths import Paths
 
 _STARTS = frozenset({"subprocess.Popen", "os.posix_spawn", "os.fork", "os.exec", "os.system"})
+_AT_ONCE = 500
+"""Lanes made before the next ones; 10,000 at once would fill the queue of the ledger's reader."""
+_WARM = 5
 
 
 async def measure(settings: Settings, times: int) -> tuple[list[float], list[float], list[str]]:
@@ -33,9 +36,13 @@ async def measure(settings: Settings, times: int) -> tuple[list[float], list[flo
     walks, audits = [], []
     async with running_daemon(settings, os.environ) as daemon:
         records = open_registry(Paths(settings.root), os.environ).snapshot().by_name
-        for record in records.values():
+        for number, record in enumerate(records.values(), start=1):
             daemon.lanes.lane(record.uid, Identity(record.default_runtime, record.personality))
-        await asyncio.sleep(0.5)
+            if number % _AT_ONCE == 0:
+                # It reads the ledger after the new lanes: none of them is refused for its queue.
+                await daemon.lanes.audit()
+        for _ in range(_WARM):
+            await daemon.lanes.audit()
         watching = True
         for _ in range(times):
             began = time.perf_counter()
