@@ -32,7 +32,7 @@ FACTS = """\
 ---
 personality: "bob"
 description: ""
-peer-cwd: "/work/bob"
+peer-cwd: "/srv/bob"
 platform: "linux"
 os_version: "12"
 user: "ann"
@@ -49,7 +49,7 @@ def record(name: str = "bob", description: str = "") -> RegistryRecord:
         runtimes=("claude", "codex"),
         description=description,
         intelligence=Intelligence.ARTIFICIAL,
-        cwd=f"/work/{name}",
+        cwd=f"/srv/{name}",
         interfaces={"telegram": {"token": "hidden"}},
         uid="0123456789abcdef" * 2,
     )
@@ -194,7 +194,7 @@ def test_the_output_ends_with_exactly_one_newline(bob: Peer, text: str) -> None:
 
 @pytest.mark.requirement("system-prompt:facts:layout")
 def test_the_facts_are_eight_lines_in_a_fixed_order(bob: Peer) -> None:
-    assert bob.prompt() == FACTS.replace("/work/bob", str(bob.cwd))
+    assert bob.prompt() == FACTS.replace("/srv/bob", str(bob.cwd))
     assert bob.prompt(record()).startswith(FACTS)
 
 
@@ -232,7 +232,7 @@ def test_description_and_folder_are_those_of_the_registry(bob: Peer) -> None:
         encoding="utf-8",
     )
     prompt = bob.prompt(record("bob", "registered"))
-    assert 'description: "registered"\npeer-cwd: "/work/bob"\n' in prompt
+    assert 'description: "registered"\npeer-cwd: "/srv/bob"\n' in prompt
     assert "local" not in prompt
 
 
@@ -345,14 +345,14 @@ def test_the_roster_has_five_fields_per_peer_sorted_and_the_peer_itself(bob: Pee
     entries = re.split("(?m)^- ", roster)[1:]
     rest = "\n  runtime: claude\n  runtimes: claude, codex\n  intelligence: artificial\n"
     assert entries == [f"ann — Knows{rest}", f"bob — Me — myself{rest}", f"zoe{rest}"]
-    for secret in ("/work/zoe", "hidden", "0123456789abcdef"):
+    for secret in ("/srv/zoe", "hidden", "0123456789abcdef"):
         assert secret not in roster
 
 
 @pytest.mark.requirement("system-prompt:roster:disk-order")
 def test_a_registry_that_is_unsorted_on_disk_is_sorted_in_the_prompt(bob: Peer) -> None:
     peers = [
-        {"personality": name, "runtime": "claude", "cwd": f"/work/{name}"}
+        {"personality": name, "runtime": "claude", "cwd": f"/srv/{name}"}
         for name in ("zoe", "bob", "ann")
     ]
     bob.paths.registry.write_text(json.dumps({"version": 2, "peers": peers}), encoding="utf-8")
@@ -363,7 +363,7 @@ def test_a_registry_that_is_unsorted_on_disk_is_sorted_in_the_prompt(bob: Peer) 
 @pytest.mark.requirement("system-prompt:roster:empty")
 def test_without_peers_there_is_no_roster(bob: Peer) -> None:
     bob.doctrine("Mine.")
-    facts = FACTS.replace("/work/bob", str(bob.cwd))
+    facts = FACTS.replace("/srv/bob", str(bob.cwd))
     assert bob.prompt() == f"{facts}\n<!-- ~/bob/.iapeer/IAPEER.md -->\nMine.\n"
 
 
