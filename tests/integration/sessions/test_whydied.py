@@ -18,6 +18,7 @@ from iapeer.storage.ledger import postmortems
 from iapeer.storage.ledger.offline import offline_read
 from iapeer.storage.ledger.rows import PostmortemRow
 from tests.integration.routing.house import House, open_house, until
+from tests.integration.routing.quiet import profile
 from tests.integration.sessions.canary_rig import GRACE_S, recorders
 
 pytestmark = [pytest.mark.anyio, pytest.mark.real_tmux]
@@ -187,3 +188,53 @@ async def test_a_successor_within_a_second_hides_nothing() -> None:
         (line,) = _lines(house)
         assert (line.session, line.cause) == (first.id, "server-vanished")
         assert read_mark(house.paths.canary_mark(second.id)) is not None
+
+
+async def _new(house: House, _session: TmuxSession) -> None:
+    await house.fleet.new("ann", None)
+    await house.fleet.stop("ann", None)
+
+
+async def _self_fresh(house: House, session: TmuxSession) -> None:
+    await house.ports.own.fresh(session.id)
+    await until(lambda: _logged(house, "wake")[1:], "the fresh session")
+    await house.fleet.stop("ann", None)
+
+
+@pytest.mark.requirement("forensics:recorder:silent")
+@pytest.mark.parametrize("end", [_new, _self_fresh])
+async def test_a_session_that_is_replaced_leaves_no_record(
+    end: Callable[[House, TmuxSession], Awaitable[None]],
+) -> None:
+    async with open_house("ann") as house:
+        session = await house.live("ann")
+        await end(house, session)
+        assert await wait_gone(*session.server, 10.0)
+        await _no_record(house)
+
+
+@pytest.mark.requirement("forensics:recorder:silent")
+async def test_a_parked_session_leaves_no_record() -> None:
+    async with open_house("ann", idle_s=0.4) as house:
+        session = await house.live("ann")
+        assert await wait_gone(*session.server, 20.0)
+        await until(lambda: any("reaped-idle" in line for line in _logged(house, "supervise")))
+        await _no_record(house)
+
+
+@pytest.mark.requirement("forensics:recorder:silent")
+@pytest.mark.parametrize(
+    ("task", "outcome"),
+    [("SEND op done", "ephemeral-done"), ("NOTHING", "ephemeral-unarmed-bound")],
+)
+async def test_a_worker_that_is_reaped_leaves_no_record(task: str, outcome: str) -> None:
+    async with open_house(
+        "ann",
+        before=lambda house: profile(house, "ann", wake_policy="ephemeral"),
+        ephemeral_quiet_s=0.4,
+        ephemeral_unarmed_idle_s=0.8,
+    ) as house:
+        sent = await house.send("ann", task)
+        await house.wait(sent.message_id, "seen")
+        await until(lambda: any(outcome in line for line in _logged(house, "supervise")))
+        await _no_record(house)
