@@ -40,7 +40,7 @@ SETTINGS = {
     "wait_waking_s": 0.0,
     "audit_s": 2.0,
 }
-BROKEN = "#!/bin/sh\necho 'tool: cannot find module' >&2\nexit 1\n"
+BROKEN = "#!/bin/sh\necho 'tool: cannot find module' >&2\nsleep 0.2\nexit 1\n"
 MENDED = f'#!/bin/sh\nexec {sys.executable} -P -m iapeer.apps.demo_agent "$@"\n'
 
 

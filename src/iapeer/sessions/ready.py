@@ -22,7 +22,8 @@ DIALOG_PAUSE_S = 0.5
 SETTLED_S = 0.4
 """A screen without ready marks counts as ready when it has not changed for this long."""
 WORDS_TRIES = 10
-"""tmux reads the last words of a program a moment after the kernel tells of its end."""
+"""tmux reads the last words of a program a moment after the kernel tells of its end, or never:
+3.3a loses those of 1 to 3 in 100 programs that end within the same millisecond (measured)."""
 AUX = "aux"
 """Name of the tmux session in which a runtime's own server runs; no identity is called so."""
 

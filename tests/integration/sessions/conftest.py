@@ -88,7 +88,7 @@ async def until(is_true: Callable[[], bool], timeout_s: float = 10.0) -> None:
     async def look() -> bool:
         return is_true()
 
-    await _until(look, timeout_s)
+    await until_async(look, timeout_s)
 
 
 async def until_facts(server: TmuxServer, is_true: Callable[[PaneFacts], bool]) -> PaneFacts:
@@ -101,7 +101,7 @@ async def until_facts(server: TmuxServer, is_true: Callable[[PaneFacts], bool]) 
         last[:] = [facts]
         return is_true(facts)
 
-    await _until(look)
+    await until_async(look)
     return last[0]
 
 
@@ -116,10 +116,11 @@ async def shown(server: TmuxServer, text: str) -> None:
     async def look() -> bool:
         return text in await server.capture()
 
-    await _until(look)
+    await until_async(look)
 
 
-async def _until(look: Callable[[], Awaitable[bool]], timeout_s: float = 10.0) -> None:
+async def until_async(look: Callable[[], Awaitable[bool]], timeout_s: float = 10.0) -> None:
+    """Wait for an event that must be asked for."""
     async with asyncio.timeout(timeout_s):
         while not await look():  # noqa: ASYNC110 - other processes set no asyncio.Event
             await asyncio.sleep(0.01)

@@ -77,7 +77,7 @@ async def test_a_program_that_ends_at_once_leaves_its_last_words() -> None:
         house.runtime(
             "brief",
             f'id = "brief"\n[launch]\nargv = ["{sys.executable}", "-c", '
-            "\"import sys; print('licence expired'); sys.exit(7)\"]\n",
+            "\"import sys, time; print('licence expired'); time.sleep(0.3); sys.exit(7)\"]\n",
         )
         house.create("ann", runtime="brief")
         await house.start()

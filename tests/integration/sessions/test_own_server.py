@@ -16,7 +16,9 @@ pytestmark = [pytest.mark.anyio, pytest.mark.real_tmux]
 SERVER = """\
 import os, socket, sys, time
 if "refuse" in os.environ.get("SERVER_DOES", ""):
-    sys.exit("the server will not start")
+    print("the server will not start", flush=True)
+    time.sleep(0.3)  # tmux loses the words of some programs that end at once
+    sys.exit(1)
 listener = socket.socket(socket.AF_UNIX)
 time.sleep(0.3)
 listener.bind(sys.argv[1])

@@ -89,7 +89,7 @@ def _iapeer(rig: Rig, *words: str) -> subprocess.CompletedProcess[str]:
 @pytest.mark.requirement("forensics:private", "forensics:verbs")
 async def test_the_last_words_are_kept_without_the_message_and_the_token() -> None:
     shown = f"print({('> ' + BODY)!r}); print('key {TOKEN} taken'); print('fatal: no money')"
-    code = f"import sys; sys.stdin.readline(); {shown}; sys.exit(7)"
+    code = f"import sys, time; sys.stdin.readline(); {shown}; time.sleep(0.3); sys.exit(7)"
     async with open_rig() as rig:
         body = await rig.begin(*_python(code))
         _plant(rig, body)

@@ -172,8 +172,12 @@ class TmuxServer:
         return None if start is None else (int(pid), start)
 
     async def text_of(self, session: str) -> str:
-        """Return the text on the screen of a session of this server. Raises TmuxError."""
-        return "\n".join(await self._request([["capture-pane", "-p", "-t", pane(session)]]))
+        """Return the text of a session's screen and the row above. Raises TmuxError.
+
+        tmux scrolls a dead pane up by one row for its own line: a lone last word is there.
+        """
+        command = ["capture-pane", "-p", "-S", "-1", "-t", pane(session)]
+        return "\n".join(await self._request([command]))
 
     async def facts(self) -> PaneFacts | None:
         """Look at server and pane; None only when the server is provably gone.
