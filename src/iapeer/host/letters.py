@@ -24,14 +24,14 @@ from iapeer.core.settings import Settings
 from iapeer.core.states import FINAL
 from iapeer.core.text import one_line
 from iapeer.registry.caller import Caller, resolve_caller
-from iapeer.routing.admission import Accepted, Admission, SendRequest
+from iapeer.routing.admission import Accepted, Admission, Reach, SendRequest
 from iapeer.routing.archive import Reviver, find, find_dead, refused, story
 from iapeer.routing.ports import MessageQuery, MessageView, Settled, Trace
 from iapeer.routing.sendlog import Outcome, delivery_line
 from iapeer.runtimes.catalog import Catalog
 from iapeer.sessions.process import is_alive
 from iapeer.storage.faults import fault
-from iapeer.storage.ledger import deadletters, queries
+from iapeer.storage.ledger import deadletters
 from iapeer.storage.ledger import sessions as rows
 from iapeer.storage.ledger.offline import offline, offline_read
 from iapeer.storage.ledger.rows import SessionRow
@@ -164,9 +164,8 @@ class OfflineHouse:
         now = self._clock.now()
         with self._writing() as conn:
             live = _live_in(conn)(record)
-            accepted = admission.accept(conn, request, record, live, now)
-            depth = queries.depth(conn, accepted.row.to_uid, accepted.row.runtime)
-        return _result(accepted, depth)
+            accepted = admission.accept(conn, request, record, Reach(live), now)
+        return _result(accepted)
 
     def _admission(self) -> Admission:
         # No guards: they count in a daemon's memory, and a person at a keyboard needs none.
@@ -199,7 +198,7 @@ class OfflineHouse:
         log.append(line)
 
 
-def _result(accepted: Accepted, depth: int) -> SendResult:
+def _result(accepted: Accepted) -> SendResult:
     row = accepted.row
     if row.state in FINAL:
         raise SendRefused(
@@ -214,7 +213,7 @@ def _result(accepted: Accepted, depth: int) -> SendResult:
         ts=row.accepted_ts,
         reason=row.reason,
         repeated=accepted.repeated,
-        queue_depth=depth,
+        queue_depth=accepted.queue_depth,
     )
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from sqlite3 import Connection
@@ -21,6 +21,7 @@ from iapeer.core.identity import RESERVED_NAMES, Identity
 from iapeer.core.ids import new_message_id
 from iapeer.core.profile import RegistryRecord
 from iapeer.core.settings import Settings
+from iapeer.core.states import HoldReason
 from iapeer.registry.caller import Caller
 from iapeer.registry.index import Registry
 from iapeer.registry.profiles import is_ephemeral
@@ -34,6 +35,14 @@ from iapeer.storage.ledger.rows import KeyRow, MessageRow, NewMessage
 from . import ownmarks
 from .clocktime import local_iso
 from .lanes.journal import STOPPED
+
+
+@dataclass(frozen=True)
+class Reach:
+    """How a recipient's runtimes can be reached: where a session lives, where and why it waits."""
+
+    live: Sequence[str] = ()
+    held: Mapping[str, HoldReason] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -57,10 +66,14 @@ class SendRequest:
 
 @dataclass(frozen=True)
 class Accepted:
-    """A stored message; `repeated` when its key had stored it before."""
+    """A stored message; `repeated` when its key had stored it before.
+
+    `queue_depth` counts what its identity has not been given yet, itself included.
+    """
 
     row: MessageRow
     repeated: bool
+    queue_depth: int
 
 
 class Admission:
@@ -112,24 +125,24 @@ class Admission:
         conn: Connection,
         request: SendRequest,
         record: RegistryRecord,
-        live: Sequence[str],
+        reach: Reach,
         now: float,
     ) -> Accepted:
         """Fix the identity, make the last refusals and store the message.
 
-        `live` are the recipient's runtimes with a live session. Raises as `recipient` does.
+        Raises as `recipient` does.
         """
-        identity = self._identity(conn, request, record, live)
+        identity = self._identity(conn, request, record, reach.live)
         message = self._message(request, record, identity, now)
         if message.key is not None:
             known = upkeep.find_key(conn, message.sender, message.key, now)
             if known is not None:
-                return Accepted(_same_message(conn, known, message), repeated=True)
+                return _accepted(conn, _same_message(conn, known, message), repeated=True)
         self._check_startable(identity, record)
-        self._check_drained(identity, record, live)
+        self._check_drained(identity, record, reach.live)
         self._check_taking(conn, message)
         self._guard(message)
-        row = messages.accept(conn, message, now)
+        row = messages.accept(conn, message, now, reach.held.get(message.runtime))
         messages.note_answer(conn, row)
         if request.arms:
             ownmarks.arm_sender(conn, message.sender_uid, request.caller.identity.runtime, now)
@@ -143,7 +156,7 @@ class Admission:
                 message_id=message.id,
                 now=now,
             )
-        return Accepted(row, repeated=False)
+        return _accepted(conn, row, repeated=False)
 
     def _identity(
         self,
@@ -235,6 +248,10 @@ class Admission:
                 hint="wait until it has read some",
                 code="queue_full",
             )
+
+
+def _accepted(conn: Connection, row: MessageRow, *, repeated: bool) -> Accepted:
+    return Accepted(row, repeated, queries.depth(conn, row.to_uid, row.runtime))
 
 
 def body_digest(message: NewMessage) -> str:

@@ -25,7 +25,7 @@ from iapeer.storage.ledger.rows import MessageRow
 from iapeer.storage.ledger.store import Ledger
 from iapeer.storage.logs import LogFile
 
-from .admission import Admission, SendRequest
+from .admission import Admission, Reach, SendRequest
 from .lanes.pool import Lanes
 from .lanes.presence import Phase
 from .ports import MessageQuery, MessageView, Settled, Trace, TraceStep, TraceTurn
@@ -170,7 +170,7 @@ class Reviver:
             caller=_sender_of(peers, old), draft=draft, path=self.path, depth=old.depth
         )
         record = self.admission.recipient(draft)
-        new = self.admission.accept(conn, request, record, self.live(record), now).row
+        new = self.admission.accept(conn, request, record, Reach(self.live(record)), now).row
         deadletters.note_redelivered(conn, old, new, now)
         return Redelivery(request, new)
 

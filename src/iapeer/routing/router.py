@@ -7,9 +7,9 @@ lost, and cancelling the call cancels only the wait.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from dataclasses import dataclass
-
-import msgspec
+from sqlite3 import Connection
 
 from iapeer.core.clock import Clock
 from iapeer.core.draft import Draft
@@ -25,13 +25,14 @@ from iapeer.core.settings import Settings
 from iapeer.core.states import FINAL, HoldReason, MessageState
 from iapeer.registry.caller import Caller
 from iapeer.storage.ledger import queries
+from iapeer.storage.ledger.rows import MessageRow
 from iapeer.storage.ledger.store import Ledger
 from iapeer.storage.logs import LogFile
 
-from .admission import Admission, SendRequest
+from .admission import Accepted, Admission, Reach, SendRequest
 from .archive import story
 from .lanes.pool import Lanes
-from .lanes.presence import Phase
+from .lanes.presence import Phase, Settled
 from .ports import Trace
 from .sendlog import Outcome, delivery_line
 from .waits import Key, Waits, is_answer
@@ -89,10 +90,13 @@ class Router:
         record = self._g.admission.recipient(sending.draft)
         arms = sending.request.arms
         live = [rt for rt in record.runtimes if self._phase(record, rt) == Phase.LIVE]
+        settled = self._settled(record)
+        reach = Reach(live, {rt: answer.reason for rt, answer in settled.items()})
         now = self._g.clock.now()
         accepted = await self._g.ledger.write(
-            lambda c: self._g.admission.accept(c, sending.request, record, live, now)
+            lambda c: self._g.admission.accept(c, sending.request, record, reach, now)
         )
+        # No other step of this message is told before it is watched: its job comes after ours.
         row = accepted.row
         if arms:
             self._lanes.said_its_word(_lane_of(sending.request.caller))
@@ -100,10 +104,15 @@ class Router:
         lane: Key = (row.to_uid, row.runtime)
         is_live = self._lanes.phase(lane) == Phase.LIVE
         with self._waits.watch(row.id, lane) as changed:
-            if not accepted.repeated:
+            before = settled.get(row.runtime)
+            if not accepted.repeated and (before is None or before != self._lanes.settled(lane)):
                 self._lanes.work(row.to_uid, identity)
-            result = await self._wait(row.id, changed, live=is_live)
-        return msgspec.structs.replace(result, repeated=accepted.repeated)
+            return await self._wait(accepted, changed, live=is_live)
+
+    def _settled(self, record: RegistryRecord) -> dict[str, Settled]:
+        """Return why a message waits, for each runtime where that needs no step of its lane."""
+        found = {rt: self._lanes.settled((record.uid, rt)) for rt in record.runtimes}
+        return {rt: answer for rt, answer in found.items() if answer is not None}
 
     def _phase(self, record: RegistryRecord, runtime: str) -> Phase:
         return self._lanes.phase((record.uid, runtime))
@@ -112,15 +121,12 @@ class Router:
         """Return the way of one message. Raises PeerNotFound (`unknown_message`)."""
         return await self._g.ledger.read(lambda c: story(c, message_id))
 
-    async def _wait(self, message_id: str, changed: asyncio.Event, *, live: bool) -> SendResult:
+    async def _wait(self, accepted: Accepted, changed: asyncio.Event, *, live: bool) -> SendResult:
         """Return at the first of: landed, refused or failed, a hold but `waking`, the limit."""
         settings, clock = self._g.settings, self._g.clock
+        row, depth = accepted.row, accepted.queue_depth
         began, woke = clock.monotonic(), False
         while True:
-            changed.clear()
-            row = await self._g.ledger.read(lambda c: queries.get(c, message_id))
-            if row is None:
-                raise StorageError(f"message {message_id} is not in the ledger any more")
             waking = row.state == MessageState.HELD and row.reason == HoldReason.WAKING
             woke = woke or row.woke
             if is_answer(row.state, row.reason):
@@ -131,16 +137,15 @@ class Router:
             left = limit - (clock.monotonic() - began)
             if left <= 0:
                 break
-            try:
+            with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(changed.wait(), left)
-            except TimeoutError:
-                continue
+            changed.clear()
+            row, depth = await self._look(row)
         if row.state in FINAL:
             raise SendRefused(
                 f"{row.runtime}-{row.personality}: message {row.id} {row.state}: {row.reason}",
                 code=row.state,
             )
-        depth = await self._g.ledger.read(lambda c: queries.depth(c, row.to_uid, row.runtime))
         return SendResult(
             message_id=row.id,
             personality=row.personality,
@@ -150,7 +155,19 @@ class Router:
             reason=row.reason,
             woke=woke,
             queue_depth=depth,
+            repeated=accepted.repeated,
         )
+
+    async def _look(self, row: MessageRow) -> tuple[MessageRow, int]:
+        """Return a message as it is now, and how much its reader has not been given yet."""
+
+        def look(conn: Connection) -> tuple[MessageRow | None, int]:
+            return queries.get(conn, row.id), queries.depth(conn, row.to_uid, row.runtime)
+
+        found, depth = await self._g.ledger.read(look)
+        if found is None:
+            raise StorageError(f"message {row.id} is not in the ledger any more")
+        return found, depth
 
     def _log_line(
         self, sending: _Sending, *, result: SendResult | None = None, error: str = ""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from iapeer.core.errors import IapeerError, LaunchFailed, StorageError, TmuxError
 from iapeer.core.states import HoldReason
+from iapeer.registry.units import Unit
 from iapeer.sessions.model import TmuxSession
 from iapeer.sessions.tmux.server import PASTED
 from iapeer.storage.ledger.rows import SessionRow
@@ -42,6 +43,9 @@ class Arriving:
             await lane.hold(lane.booting.reason)
             return
         await lane.journal.hold(answer.reason)
+        if lane.waking.unit() != Unit.NONE:
+            # A unit file can go at any time and nobody tells: the next message asks again.
+            lane.journal.held = None
         if answer.retry_s is not None:
             lane.box.look_in(answer.retry_s)
 

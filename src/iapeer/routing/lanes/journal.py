@@ -48,6 +48,9 @@ class Journal:
         self.identity = identity
         self._s = services
         self._key = (uid, identity.runtime)
+        self.held: HoldReason | None = None
+        """Why everything waits since the lane's newest step; None where that step held nothing, or
+        not everything for one reason."""
 
     async def next(self) -> MessageRow | None:
         """Return the oldest message that waits."""
@@ -79,11 +82,13 @@ class Journal:
 
     async def hold(self, reason: HoldReason) -> None:
         """Hold everything that waits, for one reason."""
+        self.held = None
         now = self._s.clock.now()
         uid, runtime = self._key
         changed = await self._s.ledger.write(
             lambda c: messages.hold_pending(c, uid, runtime, reason, now)
         )
+        self.held = reason
         if changed:
             self._s.waits.lane_changed(self._key)
 
@@ -92,6 +97,7 @@ class Journal:
 
         `head` is the message that is to be its next task, empty where a task runs already.
         """
+        self.held = None
         now = self._s.clock.now()
         uid, runtime = self._key
 

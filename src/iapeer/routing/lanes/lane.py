@@ -50,7 +50,7 @@ from .letters import (
 )
 from .mailbox import Mailbox
 from .orders import Orders
-from .presence import Cause, Phase, Reap
+from .presence import Cause, Phase, Reap, Settled
 from .rest import Rest
 from .waking import Waking
 from .watching import follow, tell
@@ -91,6 +91,7 @@ class Lane:
         """Whether so many sessions failed that the next try is put off."""
         self._finishing = False
         self._failures = 0
+        self._steps = 0
 
     # -- what others may call: never waits, never fails -------------------------------------
 
@@ -138,6 +139,18 @@ class Lane:
                 )
 
     @property
+    def settled(self) -> Settled | None:
+        """Why a message that comes now waits; None where only a step of the lane can tell.
+
+        True until the lane takes another step: an order, a report or its alarm brings that about,
+        and one more message changes nothing.
+        """
+        reason, box = self.journal.held, self.box
+        if reason is None or self.rest.ephemeral or box.work or box.control or box.reports:
+            return None
+        return Settled(reason, self._steps)
+
+    @property
     def depth(self) -> int:
         """Causal depth of what its session read last in the running turn; -1 without one."""
         return self.deliverer.depth
@@ -182,6 +195,8 @@ class Lane:
         box = self.box
         if not self._finishing:
             await box.wait()
+        self.journal.held = None
+        self._steps += 1
         while box.control:
             control = box.control.popleft()
             try:

@@ -17,7 +17,7 @@ from iapeer.storage.ledger import sessions as rows
 from .journal import STOPPED
 from .lane import Lane
 from .letters import Verb
-from .presence import Phase
+from .presence import Phase, Settled
 
 if TYPE_CHECKING:
     from sqlite3 import Connection
@@ -106,9 +106,16 @@ class Lanes:
         return self._s.by_session.get(session_id)
 
     def phase(self, key: Key) -> Phase:
-        """Return what an identity's session is doing."""
+        """Return what an identity's session is doing; one that is known to be dead does nothing."""
         lane = self._lanes.get(key)
-        return lane.phase if lane else Phase.ASLEEP
+        if lane is None or lane.leaving.known is not None:
+            return Phase.ASLEEP
+        return lane.phase
+
+    def settled(self, key: Key) -> Settled | None:
+        """Return why a message that comes for an identity now waits, None if its lane must see."""
+        lane = self._lanes.get(key)
+        return lane.settled if lane else None
 
     def depth(self, key: Key) -> int:
         """Return the causal depth of what this identity would send now; 0 is a person's own."""

@@ -19,6 +19,14 @@ class Phase(StrEnum):
 
 
 @dataclass(frozen=True)
+class Settled:
+    """Why what comes for a lane waits, as of its step of that number."""
+
+    reason: HoldReason
+    step: int
+
+
+@dataclass(frozen=True)
 class RuntimeTrouble:
     """Boots of one runtime that fail, over all peers of this host and since the last good one.
 

@@ -59,6 +59,13 @@ __all__ = [
     "unresolved",
 ]
 
+_HELD = next_state(MessageState.ACCEPTED, Event.HOLD)
+_HISTORY_SQL = (
+    "INSERT INTO history"
+    " (message_id, at, state, event, reason, door, attempt, session_id, evidence)"
+    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
+)
+
 
 @dataclass(frozen=True, slots=True)
 class _Step:
@@ -75,16 +82,23 @@ class _Step:
     """Set by a hand-over only: it begins a new attempt."""
 
 
-def accept(conn: sqlite3.Connection, new: NewMessage, now: float) -> MessageRow:
-    """Store a new message as `accepted` and return it; durable once the transaction commits.
+def accept(
+    conn: sqlite3.Connection, new: NewMessage, now: float, held: HoldReason | None = None
+) -> MessageRow:
+    """Store a new message and return it; durable once the transaction commits.
+
+    It is `accepted`, or held at once for the reason `held`: its history then has both steps.
 
     Raises sqlite3.IntegrityError for an id the ledger already has.
     """
+    state = MessageState.ACCEPTED if held is None else _HELD
+    reason = "" if held is None else str(held)
+    woke = held is not None and _is_waking(Event.HOLD, held)
     cursor = conn.execute(
         "INSERT INTO messages (id, sender, sender_uid, to_uid, personality, runtime, pinned, state,"
-        " accepted_at, changed_at, accepted_ts, expires_at, path, intelligence, depth, key, topic,"
-        " attachments, body)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?, 'accepted', ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        " reason, woke, accepted_at, changed_at, accepted_ts, expires_at, path, intelligence,"
+        " depth, key, topic, attachments, body)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
             new.id,
             new.sender,
@@ -93,6 +107,9 @@ def accept(conn: sqlite3.Connection, new: NewMessage, now: float) -> MessageRow:
             new.personality,
             new.runtime,
             new.pinned,
+            state,
+            reason,
+            woke,
             now,
             now,
             new.accepted_ts,
@@ -109,20 +126,23 @@ def accept(conn: sqlite3.Connection, new: NewMessage, now: float) -> MessageRow:
     row = MessageRow(
         **msgspec.structs.asdict(new),
         seq=cursor.lastrowid or 0,
-        state=MessageState.ACCEPTED,
-        reason="",
+        state=state,
+        reason=reason,
         dup=False,
         attempt=0,
         session_id="",
         door="",
         final=False,
-        woke=False,
+        woke=woke,
         purged=False,
         answered_by="",
         accepted_at=now,
         changed_at=now,
     )
-    _append_history(conn, row, "accept")
+    steps = [(MessageState.ACCEPTED, "accept", "")]
+    if held is not None:
+        steps.append((state, Event.HOLD, reason))
+    conn.executemany(_HISTORY_SQL, [(row.id, now, *step, "", 0, "", "") for step in steps])
     return row
 
 
@@ -249,9 +269,7 @@ def _append_history(
     evidence: str = "",
 ) -> None:
     conn.execute(
-        "INSERT INTO history"
-        " (message_id, at, state, event, reason, door, attempt, session_id, evidence)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        _HISTORY_SQL,
         (
             row.id,
             row.changed_at,
@@ -266,7 +284,6 @@ def _append_history(
     )
 
 
-_HELD = next_state(MessageState.ACCEPTED, Event.HOLD)
 _OTHER_REASON = (" AND reason < :reason", " AND reason > :reason")
 # One search of the index for each term: as one condition with `<>` it reads the whole queue.
 _NOT_HELD_SQL = " UNION ALL ".join(
