@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
 
 import pytest
 
 from iapeer.core.errors import SendRefused
+from iapeer.routing.lanes.letters import Verb
 from iapeer.routing.ports import InboxMessage
 from tests.integration.routing.house import House, open_house, until
 
@@ -247,3 +249,64 @@ async def test_what_was_acknowledged_does_not_come_again(how: str) -> None:
         assert [m.id for m in await again.has(1)] == [last.message_id]
         assert (await house.row(sent.message_id)).state == "seen"
         await again.drop()
+
+
+async def test_what_comes_for_an_absent_program_is_held_as_it_is_stored() -> None:
+    async with _open() as house:
+        _svc(house)
+        first = await house.send("svc", "the first asks the lane")
+        await until(lambda: house.lane("svc", "api").settled is not None)
+        before = house.services.ledger.stats.commits
+        second = await house.send("svc", "the second need not")
+        assert house.services.ledger.stats.commits == before + 1
+        for sent, depth in ((first, 1), (second, 2)):
+            assert (sent.state, sent.reason, sent.queue_depth) == ("held", "offline", depth)
+            steps = [step.event for step in await house.history(sent.message_id)]
+            assert steps == ["accept", "hold"]
+        reader = Reader(house)
+        (shown,) = await reader.has(1)
+        assert await reader.ack(shown)
+        assert [message.body for message in await reader.has(2)] == [
+            "the first asks the lane",
+            "the second need not",
+        ]
+        await reader.drop()
+
+
+async def test_a_program_that_comes_while_a_message_is_stored_gets_it() -> None:
+    async with _open() as house:
+        _svc(house)
+        await house.send("svc", "one")
+        lane = house.lane("svc", "api")
+        await until(lambda: lane.settled is not None)
+        go = threading.Event()
+        blocked = asyncio.create_task(house.services.ledger.write(lambda _conn: go.wait(10)))
+        await asyncio.sleep(0)
+        call = asyncio.create_task(house.send("svc", "two"))
+        await asyncio.sleep(0)
+        reader = Reader(house)
+        await until(lambda: lane.settled is None)
+        go.set()
+        assert await blocked
+        await call
+        for count in (1, 2):
+            shown = (await reader.has(count))[-1]
+            assert await reader.ack(shown)
+        assert [message.body for message in reader.got] == ["one", "two"]
+        await reader.drop()
+
+
+async def test_a_lane_with_an_order_or_work_before_it_is_not_settled() -> None:
+    async with _open() as house:
+        _svc(house)
+        await house.send("svc", "one")
+        lane = house.lane("svc", "api")
+        await until(lambda: lane.settled is not None)
+        before = lane.settled
+        lane.work()
+        assert lane.settled is None
+        await until(lambda: lane.settled is not None)
+        assert lane.settled != before
+        stopped = lane.order(Verb.STOP)
+        assert lane.settled is None
+        await stopped

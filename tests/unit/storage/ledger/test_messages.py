@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from iapeer.core.errors import StorageError
-from iapeer.core.states import TRANSITIONS, UNDELIVERED, Event, MessageState
+from iapeer.core.states import TRANSITIONS, UNDELIVERED, Event, HoldReason, MessageState
 from iapeer.storage.ledger import messages
 from iapeer.storage.ledger.rows import NewMessage
 from tests.unit.storage.ledger.samples import NOW, a_message, accepted, brought_to, open_at
@@ -76,6 +76,21 @@ def test_any_text_comes_back_as_it_went_in(
         found = messages.get(conn, row.id)
         assert found is not None
         assert (found.body, found.topic, found.attachments) == (body, topic, attachments)
+
+
+@pytest.mark.parametrize("reason", list(HoldReason))
+def test_held_as_it_is_stored_is_the_same_as_stored_and_held(
+    conn: sqlite3.Connection, reason: HoldReason
+) -> None:
+    at_once = messages.accept(conn, a_message(), NOW, reason)
+    new = a_message()
+    messages.accept(conn, new, NOW)
+    later = messages.advance(conn, new.id, E.HOLD, now=NOW, reason=reason)
+    assert messages.get(conn, at_once.id) == at_once
+    assert msgspec.structs.replace(at_once, id=later.id, seq=later.seq) == later
+    assert [
+        msgspec.structs.replace(step, message_id="") for step in messages.history(conn, at_once.id)
+    ] == [msgspec.structs.replace(step, message_id="") for step in messages.history(conn, later.id)]
 
 
 def test_an_id_is_stored_once(conn: sqlite3.Connection) -> None:
