@@ -137,8 +137,10 @@ class Router:
             left = limit - (clock.monotonic() - began)
             if left <= 0:
                 break
+            # Not `wait_for`: that of Python 3.11 loses a cancel that comes with the change.
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(changed.wait(), left)
+                async with asyncio.timeout(left):
+                    await changed.wait()
             changed.clear()
             row, depth = await self._look(row)
         if row.state in FINAL:

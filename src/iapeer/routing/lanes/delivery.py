@@ -81,7 +81,7 @@ class Deliverer:
         0 means at once. Raises SessionGone and TmuxError as the door does.
         """
         door = self._door(session)
-        open_rows = await self._journal.outstanding(session.id)
+        open_rows, oldest = await self._journal.look(session.id)
         if not door.acks:
             for row in open_rows:
                 if row.state == MessageState.IN_FLIGHT:
@@ -92,7 +92,7 @@ class Deliverer:
             return None if door.acks else await self._wait_for_proof(session, door, waiting)
         left = await self._pause.left()
         self.paused = left.reason if left else None
-        head = await self._next()
+        head = await self._next(oldest)
         if head is not None:
             return await self._take_on(session, door, head, left)
         self._composer_since = None
@@ -116,13 +116,12 @@ class Deliverer:
         await self._hand_over(session, door, head)
         return 0.0
 
-    async def _next(self) -> MessageRow | None:
-        """Return what is to be handed over next.
+    async def _next(self, head: MessageRow | None) -> MessageRow | None:
+        """Return what is to be handed over next; `head` is the oldest message that waits.
 
         An ephemeral worker's session gets one task, and only while nobody else has spoken to it;
         notices of the core are about that task.
         """
-        head = await self._journal.next()
         if head is None or not self._serial or head.sender == CORE_ADDRESS:
             return head
         if head.id == self._task or not (self._task or self._said):

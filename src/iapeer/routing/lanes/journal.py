@@ -59,6 +59,15 @@ class Journal:
         )
         return found[0] if found else None
 
+    async def look(self, session_id: str) -> tuple[list[MessageRow], MessageRow | None]:
+        """Return what `outstanding` and `next` do, of one moment."""
+
+        def look(conn: Connection) -> tuple[list[MessageRow], MessageRow | None]:
+            waiting = queries.pending(conn, *self._key, 1)
+            return queries.outstanding(conn, session_id), waiting[0] if waiting else None
+
+        return await self._s.ledger.read(look)
+
     async def waiting(self) -> list[MessageRow]:
         """Return what waits, the oldest first, at most a hundred."""
         return await self._s.ledger.read(
