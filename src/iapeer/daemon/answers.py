@@ -113,8 +113,9 @@ def log_refusal(error: IapeerError, **facts: object) -> None:
 
 def log_call(*, loud: bool, **facts: object) -> None:
     """Leave one line about a call, accepted or not; shown only when `loud`."""
-    line = format_line((("event", "call"), *facts.items()))
-    _LOG.log(logging.INFO if loud else logging.DEBUG, line)
+    level = logging.INFO if loud else logging.DEBUG
+    if _LOG.isEnabledFor(level):
+        _LOG.log(level, format_line((("event", "call"), *facts.items())))
 
 
 def log_crash(what: str, error: BaseException) -> None:

@@ -93,16 +93,17 @@ class Api:
     def routes(self) -> list[Route]:
         """Return one route per path, each with its one method."""
         fleet = FleetRoutes(self._services)
+        # They are tried in this order: what is called most comes first.
         return [
+            self._route("POST", "/send", self._send),
+            self._route("POST", "/hook/event", self._event),
             *(self._route(*route) for route in fleet.routes()),
             self._route("GET", "/ping", self._ping),
-            self._route("POST", "/send", self._send),
             self._route("GET", "/messages", self._messages),
             self._route("GET", "/messages/{id}", self._trace),
             self._route("GET", "/dead-letters", self._dead_letters),
             self._route("POST", "/dead-letters/redeliver", self._redeliver),
             self._route("POST", "/dead-letters/drop", self._drop),
-            self._route("POST", "/hook/event", self._event),
             self._route("POST", "/session/done", self._done),
             self._route("POST", "/session/fresh", self._fresh),
             self._route("GET", "/inbox", self._inbox),

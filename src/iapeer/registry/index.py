@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import re
 import sys
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -38,6 +37,7 @@ from iapeer.storage.atomic import ensure_private_dir, replace_unguarded, storage
 from iapeer.storage.jsonfile import dump_json
 from iapeer.storage.locks import hold
 from iapeer.storage.paths import Paths
+from iapeer.storage.stamped import Stamped
 
 __all__ = [
     "HealReport",
@@ -55,9 +55,6 @@ LOCK_TIMEOUT_S = 10.0
 
 _CWD = re.compile(rb'"cwd"\s*:\s*"([^"\\]+)"')
 """A peer's folder in the text of a file that is no JSON any more (a lost comma, a cut end)."""
-_RACY_NS = 100_000_000
-"""A file changed less than this before it was read may change again with the same time stamp
-(Linux stamps by the tick, 1-10 ms), size and reused inode: it is read again."""
 
 
 class PeerUpdate(msgspec.Struct, frozen=True, kw_only=True):
@@ -81,7 +78,6 @@ class HealReport(msgspec.Struct, frozen=True):
     lost: tuple[str, ...] = ()
 
 
-_Stamp = tuple[int, int, int]
 _T = TypeVar("_T")
 
 
@@ -92,7 +88,7 @@ class Registry:
         """`sandbox` is IAPEER_TEST_SANDBOX=1: a write to the real root is then refused."""
         self.paths = paths
         self._sandbox = sandbox
-        self._cached: tuple[_Stamp, RegistrySnapshot] | None = None
+        self._file = Stamped(lambda data, _path: decode_registry(data))
         self._last: RegistrySnapshot | None = None
 
     def snapshot(self, *, allow_stale: bool = False) -> RegistrySnapshot:
@@ -188,7 +184,7 @@ class Registry:
         Raises RegistryError for a file of a newer version, LockBusy, StorageError.
         """
         with self._writing():
-            data = self._read()[1] or b""
+            data = self._read() or b""
             try:
                 before = self._load()
             except RegistryError:
@@ -226,7 +222,7 @@ class Registry:
         """Replace the file; the only call that does, and only under the lock."""
         peers = [records[name].to_json() for name in sorted(records)]
         data = dump_json({"version": VERSION, "peers": peers, **extra})
-        if data != self._read()[1]:
+        if data != self._read():
             replace_unguarded(self.paths.registry, data, 0o600)
 
     def _put_aside(self, name: str, data: bytes) -> Path:
@@ -248,37 +244,25 @@ class Registry:
             )
 
     def _load(self) -> RegistrySnapshot:
-        cached = self._cached
-        if cached is not None and cached[0] == self._stamp():
-            return cached[1]
-        now_ns = time.time_ns()
-        stamp, data = self._read()
-        if stamp is None or data is None:
-            self._cached = None
-            return RegistrySnapshot()
-        snapshot = decode_registry(data)
-        settled = stamp[0] + _RACY_NS < now_ns
-        self._cached = (stamp, snapshot) if settled else None
-        return snapshot
-
-    def _stamp(self) -> _Stamp | None:
         try:
-            info = self.paths.registry.stat()
-        except OSError:
-            return None
-        return (info.st_mtime_ns, info.st_size, info.st_ino)
-
-    def _read(self) -> tuple[_Stamp | None, bytes | None]:
-        """Return stamp and content of one and the same file, (None, None) when it is absent."""
-        try:
-            with self.paths.registry.open("rb") as file:
-                info = os.fstat(file.fileno())
-                return (info.st_mtime_ns, info.st_size, info.st_ino), file.read()
+            return self._file.of(self.paths.registry)
         except FileNotFoundError:
-            return None, None
+            return RegistrySnapshot()
         except OSError as error:
-            cause = storage_error(error, self.paths.registry, "read")
-            raise RegistryError(cause.message, hint=cause.hint) from error
+            raise self._unreadable(error) from error
+
+    def _read(self) -> bytes | None:
+        """Return the content of the file, None when it is absent."""
+        try:
+            return self.paths.registry.read_bytes()
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise self._unreadable(error) from error
+
+    def _unreadable(self, error: OSError) -> RegistryError:
+        cause = storage_error(error, self.paths.registry, "read")
+        return RegistryError(cause.message, hint=cause.hint)
 
 
 def _rebuild(

@@ -33,9 +33,10 @@ from iapeer.core.profile import (
 )
 from iapeer.registry.index import Registry, refuse_taken
 from iapeer.storage.atomic import ensure_private_dir, remove_file, write_bytes
-from iapeer.storage.jsonfile import MISSING, dump_json, read_json
+from iapeer.storage.jsonfile import MISSING, dump_json, parse_json, read_json
 from iapeer.storage.locks import hold
 from iapeer.storage.paths import PROFILE_NAME, peer_dir, profile_path
+from iapeer.storage.stamped import Stamped
 
 _T = TypeVar("_T")
 
@@ -91,9 +92,17 @@ def is_ephemeral(cwd: Path) -> bool:
     A profile that can't be read says nothing of the kind.
     """
     try:
-        return read_profile(cwd).wake_policy == "ephemeral"
-    except ProfileError:
+        return _PROFILES.of(profile_path(cwd)).wake_policy == "ephemeral"
+    except (OSError, StorageError, ProfileError):
         return False
+
+
+def _profile_of(data: bytes, path: Path) -> Profile:
+    return Profile.from_json(parse_json(data, path), str(path))
+
+
+_PROFILES = Stamped(_profile_of, most=4096)
+"""Each accepted message asks for its sender's."""
 
 
 def find_profile(cwd: Path) -> Profile | None:
