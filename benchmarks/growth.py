@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 
 from benchmarks.figures import Budget, Figure, Row, Size, by_turns, spread
 from benchmarks.house import BODY, BOX, OPERATOR, prepare, send_request
 from benchmarks.wire import Connection, encode
 from iapeer.registry.index import Registry
+from iapeer.storage.ledger.dbfile import connect
 from iapeer.storage.ledger.offline import offline
+from iapeer.storage.ledger.upkeep import purge
 from iapeer.storage.paths import Paths
 from iapeer.testing.daemon import TestDaemon
 
@@ -19,6 +22,8 @@ FEW_PEERS, MANY_PEERS = 10, 1000
 FEW, MANY = 1_000, 1_000_000
 WAITING = 4_000
 """Below the default `queue_limit`, 5,000."""
+KEEP_S = 30 * 86400.0, 180 * 86400.0
+"""Retention of bodies and of all else, as by default."""
 _BATCH = 10_000
 _COLUMNS = (
     "id, sender, sender_uid, to_uid, personality, runtime, pinned, state, reason, final,"
@@ -34,6 +39,8 @@ def growth(size: Size) -> list[Figure]:
     with _house(FEW_PEERS, FEW) as small, _house(MANY_PEERS, many) as large:
         accepts = by_turns(_accept(small), _accept(large), times)
         lookups = by_turns(_lookup(small, FEW), _lookup(large, many), times)
+        with _ledger(small) as short, _ledger(large) as long:
+            purges = by_turns(_purge(short), _purge(long), times)
     with _house(FEW_PEERS, FEW) as small, _house(FEW_PEERS, WAITING, "held") as full:
         waiting = by_turns(_accept(small), _accept(full), times)
     peers = f"{FEW_PEERS} -> {MANY_PEERS:,} peers, {FEW:,} -> {many:,} messages"
@@ -51,6 +58,7 @@ def growth(size: Size) -> list[Figure]:
             (f"accept: {peers}", accepts),
             (f"lookup: {peers}", lookups),
             (f"accept: 0 -> {WAITING:,} messages waiting for the recipient", waiting),
+            (f"purge with nothing due: {FEW:,} -> {many:,} messages", purges),
         )
     ]
 
@@ -121,6 +129,28 @@ def _lookup(daemon: TestDaemon, count: int) -> Callable[[], float]:
         # A large prime: neighbours are never asked one after the other.
         number = next(numbers) * 7_919_993 % count
         return connection.time(encode("/api/v1/messages/" + _id(number)))
+
+    return look
+
+
+@contextmanager
+def _ledger(daemon: TestDaemon) -> Iterator[sqlite3.Connection]:
+    with closing(connect(Paths(daemon.root).ledger, 5.0)) as conn:
+        yield conn
+
+
+def _purge(conn: sqlite3.Connection) -> Callable[[], float]:
+    """Return what each audit does when nothing is old enough, in a transaction of its own."""
+
+    def look() -> float:
+        began = time.perf_counter()
+        conn.execute("BEGIN IMMEDIATE")
+        done = purge(conn, time.time(), *KEEP_S)
+        conn.execute("COMMIT")
+        took = time.perf_counter() - began
+        if done.bodies or done.messages:
+            raise RuntimeError(f"something was due: {done}")
+        return took
 
     return look
 

@@ -114,21 +114,15 @@ def fixed_runtime(conn: sqlite3.Connection, sender: str, to_uid: str) -> str | N
 def depth(conn: sqlite3.Connection, uid: str, runtime: str) -> int:
     """Return how many messages of an identity are undelivered, those in flight included."""
     found = conn.execute(
-        f"SELECT count(*) FROM messages WHERE to_uid = ? AND runtime = ? AND {UNDELIVERED_SQL}",
-        (uid, runtime),
+        "SELECT depth FROM queues WHERE to_uid = ? AND runtime = ?", (uid, runtime)
     ).fetchone()
-    return int(found[0])
+    return int(found[0]) if found else 0
 
 
 def depth_of_uid(conn: sqlite3.Connection, uid: str) -> int:
     """Return how many messages of a peer are undelivered, over all its runtimes."""
-    # Left to itself SQLite takes `messages_answer`, which has every message the peer ever got.
-    found = conn.execute(
-        "SELECT count(*) FROM messages INDEXED BY messages_lane"
-        f" WHERE to_uid = ? AND {UNDELIVERED_SQL}",
-        (uid,),
-    ).fetchone()
-    return int(found[0])
+    found = conn.execute("SELECT sum(depth) FROM queues WHERE to_uid = ?", (uid,)).fetchone()
+    return int(found[0] or 0)
 
 
 def undelivered_identities(conn: sqlite3.Connection) -> list[Waiting]:

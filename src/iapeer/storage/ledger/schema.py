@@ -9,7 +9,7 @@ import sqlite3
 
 from iapeer.core.errors import StorageError
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 """`user_version` of a ledger this program writes."""
 
 APPLICATION_ID = 0x49415031
@@ -23,6 +23,9 @@ OUTSTANDING_SQL = "state IN ('in_flight', 'landed') AND final = 0"
 
 DEAD_SQL = "state IN ('failed', 'expired') AND settled = ''"
 """Ended undelivered, and no operator has redelivered or dropped it."""
+
+IN_SESSION_SQL = "session_id <> ''"
+"""A step of a message that was handed over in some session."""
 
 # `body` stands last: a scan over the other columns then never reads the pages a long body needs.
 _VERSION_1 = (
@@ -210,7 +213,61 @@ _VERSION_4 = (
     """,
 )
 
-_STEPS: tuple[tuple[str, ...], ...] = (_VERSION_1, _VERSION_2, _VERSION_3, _VERSION_4)
+# What is old is found by its age: a purge read every message in each audit (measured: 0.33 s at
+# 1,000,000). `messages_age` is one index and not partial ones by state: those are written again at
+# each step of a message, this one when it is accepted and when its body is forgotten. The steps of
+# a session are those after a hand-over; an accept and a hold before it have none, and cost nothing.
+_VERSION_5 = (
+    "CREATE INDEX messages_age ON messages (purged, accepted_at)",
+    f"CREATE INDEX history_session ON history (session_id) WHERE {IN_SESSION_SQL}",
+    "CREATE INDEX sessions_ended ON sessions (ended_at) WHERE ended_at IS NOT NULL",
+    "CREATE INDEX deaths_at ON deaths (at)",
+    "CREATE INDEX keys_created ON keys (created_at)",
+    # How much waits for an identity is asked at each accept: counting reads the whole queue
+    # (measured: 0.6 ms with 4,000 messages waiting). Kept by the file itself, whoever writes.
+    """
+    CREATE TABLE queues (
+        to_uid TEXT NOT NULL,
+        runtime TEXT NOT NULL,
+        depth INTEGER NOT NULL,
+        PRIMARY KEY (to_uid, runtime)
+    ) WITHOUT ROWID
+    """,
+    f"""
+    INSERT INTO queues
+        SELECT to_uid, runtime, count(*) FROM messages WHERE {UNDELIVERED_SQL}
+        GROUP BY to_uid, runtime
+    """,
+    f"""
+    CREATE TRIGGER queues_accept AFTER INSERT ON messages WHEN new.{UNDELIVERED_SQL}
+    BEGIN
+        INSERT INTO queues VALUES (new.to_uid, new.runtime, 1)
+            ON CONFLICT DO UPDATE SET depth = depth + 1;
+    END
+    """,
+    f"""
+    CREATE TRIGGER queues_step AFTER UPDATE OF state ON messages
+        WHEN (old.{UNDELIVERED_SQL}) <> (new.{UNDELIVERED_SQL})
+    BEGIN
+        INSERT INTO queues VALUES (new.to_uid, new.runtime, 1)
+            ON CONFLICT DO UPDATE SET depth = depth + iif(new.{UNDELIVERED_SQL}, 1, -1);
+    END
+    """,
+    f"""
+    CREATE TRIGGER queues_delete AFTER DELETE ON messages WHEN old.{UNDELIVERED_SQL}
+    BEGIN
+        UPDATE queues SET depth = depth - 1 WHERE to_uid = old.to_uid AND runtime = old.runtime;
+    END
+    """,
+)
+
+_STEPS: tuple[tuple[str, ...], ...] = (
+    _VERSION_1,
+    _VERSION_2,
+    _VERSION_3,
+    _VERSION_4,
+    _VERSION_5,
+)
 
 
 def check_owner(conn: sqlite3.Connection, name: str) -> int:

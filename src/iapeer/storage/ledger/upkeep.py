@@ -14,10 +14,27 @@ from .schema import UNDELIVERED_SQL
 KEY_LIFE_S = 86400.0
 """How long a key is remembered."""
 
+PURGE_ROWS = 250
+"""Most rows of one kind that one purge forgets: it holds up everybody who writes meanwhile.
+
+Measured with 1,000,000 messages: 250 messages and 250 bodies take 65 ms, half of them the commit.
+"""
+
+PURGE_BYTES = 4 << 20
+"""A purge begins no further message after bodies of so many characters: long ones cost more.
+
+SQLite may be built to overwrite what it frees; measured: 25 to 60 ms for 4 bodies of 1 MiB.
+"""
+
 # Still somebody's duty: undelivered, or landed in a session that may yet prove or lose it.
 _IN_USE = (
-    f"({UNDELIVERED_SQL} OR (state = 'landed' AND final = 0 AND session_id IN"
-    " (SELECT id FROM sessions WHERE ended_at IS NULL)))"
+    f"({UNDELIVERED_SQL} OR (state = 'landed' AND final = 0 AND EXISTS"
+    " (SELECT 1 FROM sessions WHERE id = messages.session_id AND ended_at IS NULL)))"
+)
+# Its index is named: a condition it can't serve then fails instead of reading everything.
+_OLD_SQL = (
+    "SELECT seq, length(body) FROM messages INDEXED BY messages_age"
+    f" WHERE purged = ? AND accepted_at <= ? AND NOT {_IN_USE} ORDER BY accepted_at LIMIT ?"
 )
 
 
@@ -70,19 +87,44 @@ def purge(
     """Forget bodies, and later whole messages, ended sessions and deaths, by their age.
 
     Age counts from acceptance, end and death. Undelivered messages stay whole whatever their age,
-    and so do landed ones while their session lives.
+    and so do landed ones while their session lives. The oldest go first, at most `PURGE_ROWS` of a
+    kind: what is left is the next purge's, and one that forgot nothing has left nothing.
     """
     old = now - metadata_retention_s
-    messages = conn.execute(
-        f"DELETE FROM messages WHERE accepted_at <= ? AND NOT {_IN_USE}", (old,)
+    gone = _old_messages(conn, (1, 0), old)
+    conn.executemany("DELETE FROM messages WHERE seq = ?", gone)
+    bare = _old_messages(conn, (0,), now - body_retention_s)
+    conn.executemany(
+        "UPDATE messages SET body = '', attachments = '[]', purged = 1 WHERE seq = ?", bare
+    )
+    return Purged(
+        bodies=len(bare),
+        messages=len(gone),
+        keys=_delete_old(conn, "keys", "caller, key", "created_at", now - KEY_LIFE_S),
+        sessions=_delete_old(conn, "sessions", "id", "ended_at", old),
+        deaths=_delete_old(conn, "deaths", "n", "at", old)
+        + _delete_old(conn, "postmortems", "session_id", "at", old),
+    )
+
+
+def _old_messages(
+    conn: sqlite3.Connection, purged: tuple[int, ...], until: float
+) -> list[tuple[int]]:
+    """Return the numbers of what is that old and nobody's duty, oldest first, as much as is due."""
+    found: list[tuple[int]] = []
+    size = 0
+    for flag in purged:
+        for seq, length in conn.execute(_OLD_SQL, (flag, until, PURGE_ROWS - len(found))):
+            found.append((seq,))
+            size += length
+            if size >= PURGE_BYTES:
+                return found
+    return found
+
+
+def _delete_old(conn: sqlite3.Connection, table: str, key: str, column: str, until: float) -> int:
+    return conn.execute(
+        f"DELETE FROM {table} WHERE ({key}) IN"
+        f" (SELECT {key} FROM {table} WHERE {column} <= ? ORDER BY {column} LIMIT ?)",
+        (until, PURGE_ROWS),
     ).rowcount
-    bodies = conn.execute(
-        "UPDATE messages SET body = '', attachments = '[]', purged = 1"
-        f" WHERE accepted_at <= ? AND purged = 0 AND NOT {_IN_USE}",
-        (now - body_retention_s,),
-    ).rowcount
-    keys = conn.execute("DELETE FROM keys WHERE created_at <= ?", (now - KEY_LIFE_S,)).rowcount
-    sessions = conn.execute("DELETE FROM sessions WHERE ended_at <= ?", (old,)).rowcount
-    deaths = conn.execute("DELETE FROM deaths WHERE at <= ?", (old,)).rowcount
-    conn.execute("DELETE FROM postmortems WHERE at <= ?", (old,))
-    return Purged(bodies=bodies, messages=messages, keys=keys, sessions=sessions, deaths=deaths)

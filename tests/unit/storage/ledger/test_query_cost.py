@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from iapeer.core.states import UNDELIVERED
-from iapeer.storage.ledger import messages, queries
+from iapeer.storage.ledger import marks, messages, postmortems, queries, upkeep
 from tests.unit.storage.ledger.samples import NOW, accepted
 
 PAST = 300
@@ -23,7 +23,23 @@ QUESTIONS: dict[str, Callable[[sqlite3.Connection], object]] = {
     "undelivered_identities": queries.undelivered_identities,
     "untold": queries.untold,
     "expire_due": lambda c: messages.expire_due(c, NOW),
+    "purge": lambda c: upkeep.purge(c, NOW, 10.0, 100.0),
+    "steps_of": lambda c: postmortems.steps_of(c, "session"),
+    "last_turn": lambda c: postmortems.last_turn(c, "session"),
 }
+INDEXES: dict[str, tuple[Callable[[sqlite3.Connection], object], set[str]]] = {
+    "purge": (
+        lambda c: upkeep.purge(c, NOW, 10.0, 100.0),
+        {"messages_age", "keys_created", "sessions_ended", "deaths_at", "postmortems_at"},
+    ),
+    "expire_due": (lambda c: messages.expire_due(c, NOW), {"messages_ttl"}),
+    "steps_of": (lambda c: postmortems.steps_of(c, "session"), {"history_session"}),
+    "last_turn": (lambda c: postmortems.last_turn(c, "session"), {"history_session"}),
+    "newest of a peer": (lambda c: postmortems.newest(c, "uid"), {"postmortems_uid"}),
+    "recent_bodies": (lambda c: postmortems.recent_bodies(c, "uid"), {"messages_answer"}),
+    "all_deaths_since": (lambda c: marks.all_deaths_since(c, NOW, ()), {"deaths_at"}),
+}
+TABLES = {"messages", "history", "turns", "sessions", "keys", "deaths", "postmortems"}
 
 
 def steps_of(conn: sqlite3.Connection, ask: Callable[[sqlite3.Connection], object]) -> int:
@@ -51,6 +67,43 @@ def test_a_question_asked_per_message_takes_no_more_steps_when_much_was_delivere
     waiting = accepted(conn, to_uid=TO, sender_uid=FROM, sender="api-op", runtime="claude")
     assert waiting.state in UNDELIVERED
     assert steps_of(conn, QUESTIONS[name]) < PAST
+
+
+@pytest.mark.parametrize("name", INDEXES)
+def test_what_is_asked_again_and_again_reads_no_table_from_end_to_end(
+    conn: sqlite3.Connection, name: str
+) -> None:
+    ask, wanted = INDEXES[name]
+    asked: list[str] = []
+    conn.set_trace_callback(asked.append)
+    ask(conn)
+    conn.set_trace_callback(None)
+    # SQLite also tells of what it does by itself, in a comment.
+    statements = [statement for statement in asked if not statement.startswith("--")]
+    plans = [str(r[3]) for sql in statements for r in conn.execute(f"EXPLAIN QUERY PLAN {sql}")]
+    assert not [plan for plan in plans if plan.startswith("SCAN") and plan.split()[1] in TABLES]
+    assert {index for index in wanted if any(f"INDEX {index}" in plan for plan in plans)} == wanted
+    # What is true without statistics must be what production has.
+    stored = conn.execute("SELECT count(*) FROM sqlite_master WHERE name LIKE 'sqlite_stat%'")
+    assert stored.fetchone() == (0,)
+
+
+def test_the_bodies_of_a_silent_peer_are_found_without_reading_those_of_others(
+    conn: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(postmortems, "_GLANCE", 10)
+
+    def look() -> int:
+        return steps_of(conn, lambda c: postmortems.recent_bodies(c, "silent"))
+
+    accepted(conn, to_uid="silent", sender_uid=FROM, body="old words")
+    for _ in range(20):
+        accepted(conn, to_uid=TO, sender_uid=FROM)
+    before = look()
+    for _ in range(PAST):
+        accepted(conn, to_uid=TO, sender_uid=FROM)
+    assert look() < before + PAST
+    assert postmortems.recent_bodies(conn, "silent") == ["old words"]
 
 
 def test_the_depth_of_a_peer_counts_what_waits_for_all_its_runtimes(
