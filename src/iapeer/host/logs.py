@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from iapeer.core.clock import Clock
@@ -17,12 +16,10 @@ from iapeer.storage.paths import Paths
 class Logs:
     """One writer per file: lifecycle.log and delivery.log.
 
-    `exits` takes what a lane learned of a death. exits.log itself belongs to those who saw it from
-    within: the server's hook and the recorder.
+    exits.log belongs to those who see a death from within: the server's hook and the recorder.
     """
 
     lifecycle: LifecycleLog
-    exits: Callable[[Mapping[str, object]], None]
     delivery: LogFile
 
 
@@ -38,12 +35,9 @@ def open_logs(settings: Settings, paths: Paths, clock: Clock) -> Logs:
     def log(ev: str, **fields: object) -> None:
         lifecycle.append(lifecycle_record(clock.now(), ev, **fields))
 
-    def exits(fields: Mapping[str, object]) -> None:
-        log("death", **{name: value for name, value in fields.items() if name != "ev"})
-
     _warn_of_order(settings, log)
     delivery = LogFile(paths.delivery_log, settings.log_max_bytes, settings.log_keep)
-    return Logs(log, exits, delivery)
+    return Logs(log, delivery)
 
 
 def _warn_of_order(settings: Settings, log: LifecycleLog) -> None:

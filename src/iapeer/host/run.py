@@ -9,8 +9,9 @@ import os
 import signal
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 from iapeer import __version__
 from iapeer.core.clock import SystemClock
@@ -39,10 +40,6 @@ from iapeer.routing.waits import Waits
 from iapeer.runtimes.catalog import Catalog
 from iapeer.sessions import spool
 from iapeer.sessions.canary.keeper import Keeper
-from iapeer.sessions.doors.appserver import AppServerDoor
-from iapeer.sessions.doors.http import HttpDoor
-from iapeer.sessions.doors.inbox import InboxDoor
-from iapeer.sessions.doors.paste import PaneDoor, PasteDoor
 from iapeer.sessions.handoff import sweep_handoffs
 from iapeer.sessions.launch import Launcher
 from iapeer.sessions.model import TmuxSession
@@ -59,12 +56,12 @@ from iapeer.storage.paths import Paths
 
 from .channels import channels
 from .common import open_registry
+from .doors import Doors
 from .logs import open_logs
 from .prompts import composer
 
 
-@dataclass
-class Daemon:
+class Daemon(msgspec.Struct):
     """A running daemon, for whoever started it."""
 
     server: DaemonServer
@@ -125,7 +122,8 @@ async def running_daemon(settings: Settings, environ: Mapping[str, str]) -> Asyn
         deaths, notifier = DeathWatch(), make_notifier()
         stack.callback(deaths.close)
         stack.callback(notifier.close)
-        catalog = Catalog.load(settings.runtimes_dir)
+        # Read by whoever first asks for a runtime: an agent that starts, a message, `status`.
+        catalog = Catalog(settings.runtimes_dir)
         launcher = Launcher(
             Surroundings(
                 settings=settings,
@@ -150,20 +148,13 @@ async def running_daemon(settings: Settings, environ: Mapping[str, str]) -> Asyn
             registry=registry,
             catalog=catalog,
             launcher=launcher,
-            doors={
-                "paste": PasteDoor(settings),
-                "pane": PaneDoor(settings),
-                "inbox": InboxDoor(),
-                "appserver": AppServerDoor(),
-                "http": HttpDoor(),
-            },
+            doors=Doors(settings),
             deaths=deaths,
             notifier=notifier,
             waits=waits,
             rules=LifecycleRules(settings),
             budget=RuntimeBudget(settings.peers_before_broken, log),
             log=log,
-            exits=logs.exits,
             notices=notices,
         )
         keeper = Keeper(paths, settings, lambda: _sessions(services), launcher.guard)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from sqlite3 import Connection
 from typing import TYPE_CHECKING, Any
 
@@ -53,6 +53,8 @@ class FleetService:
     async def peers(self) -> list[PeerView]:
         """Return every registered peer, sorted by name."""
         waiting, _ = await self._waiting()
+        records = self._s.registry.snapshot(allow_stale=True).records
+        last = await self._last_used(records)
         return [
             PeerView(
                 personality=record.personality,
@@ -63,8 +65,9 @@ class FleetService:
                 runtimes=record.runtimes,
                 statuses={rt: self._status(record, rt) for rt in record.runtimes},
                 undelivered=sum(waiting.get((record.uid, rt), 0) for rt in record.runtimes),
+                last_active_runtime=last.get(record.uid),
             )
-            for record in self._s.registry.snapshot(allow_stale=True)
+            for record in records
         ]
 
     async def stop(self, personality: str, runtime: str | None) -> dict[str, str]:
@@ -103,9 +106,7 @@ class FleetService:
         """Bring a session up for a human; see `ports.Fleet`."""
         record = self._record(personality)
         name = self._runtime(record, runtime or await self._in_use(record))
-        point = await self._bring_up(self._lane(record, name), Verb.WAKE)
-        self._s.log("attach", identity=point.identity, woke=point.woke)
-        return point
+        return await self._bring_up(self._lane(record, name), Verb.WAKE)
 
     async def launch(self, personality: str, runtime: str | None) -> AttachPoint:
         """Start a fresh session unless one lives; see `ports.Fleet`."""
@@ -138,6 +139,8 @@ class FleetService:
             raise LaunchFailed(
                 f"{lane.identity.address} did not come up within {limit:g} s", code="not_ready"
             ) from None
+        if what == "woke" and verb is not Verb.NEW and lane.session is not None:
+            self._s.launcher.onlookers.woken(lane.session.id)
         return AttachPoint(
             identity=lane.identity.address,
             socket=str(self._s.settings.sock_dir / socket_name(lane.identity)),
@@ -253,6 +256,18 @@ class FleetService:
         except StorageError as error:
             return {}, error
         return {(item.uid, item.runtime): item.waiting for item in found}, None
+
+    async def _last_used(self, records: Iterable[RegistryRecord]) -> dict[str, str]:
+        """Return by uid on which of its runtimes a peer was last; nothing while nobody can say."""
+
+        def look(conn: Connection) -> dict[str, str]:
+            found = {record.uid: sessions.last_used(conn, record.uid) for record in records}
+            return {r.uid: found[r.uid] for r in records if found[r.uid] in r.runtimes}
+
+        try:
+            return await self._s.ledger.read(look)
+        except StorageError:
+            return {}
 
     def _status(self, record: RegistryRecord, runtime: str) -> str:
         key = (record.uid, runtime)

@@ -20,6 +20,7 @@ class PeerView(msgspec.Struct, frozen=True, kw_only=True):
     """One line of `list`: a peer and what each of its runtimes is doing.
 
     `statuses` maps runtime id to `live`, `asleep`, `stopped`, `booting` or `broken`.
+    `last_active_runtime` is the runtime of its newest session, None when it never had one.
     """
 
     personality: str
@@ -30,6 +31,7 @@ class PeerView(msgspec.Struct, frozen=True, kw_only=True):
     runtimes: tuple[str, ...]
     statuses: dict[str, str]
     undelivered: int = 0
+    last_active_runtime: str | None = None
 
 
 class TraceStep(msgspec.Struct, frozen=True, kw_only=True):

@@ -29,6 +29,7 @@ from .environment import server_env
 from .forensics.coroner import boot_id
 from .handoff import stub_argv, write_handoff
 from .model import LaunchRequest, TmuxSession, marks_of
+from .onlookers import Onlookers
 from .plan import Plan, Surroundings, config_home, is_isolated, make_plan
 from .process import is_alive, start_time, terminate, wait_gone
 from .ready import AUX, until_ready
@@ -57,6 +58,8 @@ class Launcher:
         self._canaries = Canaries(around.paths, around.tmux, enabled=enabled)
         self._ends = Ends(self._canaries, around.ledger, around.clock, stopped=around.stopped)
         self._unarmed: set[str] = set()
+        self.onlookers = Onlookers(around.clock, around.log)
+        """People who look at its sessions."""
 
     @contextlib.asynccontextmanager
     async def permit(self) -> AsyncIterator[None]:
@@ -170,6 +173,7 @@ class Launcher:
             started_at=row.started_at,
         )
         await self.guard(session)
+        self.onlookers.watch(session, adopted=True)
         return session
 
     async def guard(self, session: TmuxSession) -> None:
@@ -200,6 +204,7 @@ class Launcher:
     async def end(self, session: TmuxSession, cause: str) -> None:
         """End one session and everything that runs in it; write its end down. Idempotent."""
         await session.release()
+        await self.onlookers.ended(session.id)
         scene = await self._ends.look(remains_of(session))
         await session.tmux.kill()
         for program in session.processes[1:]:
@@ -213,7 +218,9 @@ class Launcher:
         """Remove what is left of a session that is not there any more, and end its row."""
         server = self._server(Path(row.socket))
         born = _pair(row.server_pid, row.server_start)
-        server.adopt(f"{row.runtime}-{row.personality}", born)
+        identity = Identity(runtime=row.runtime, personality=row.personality)
+        server.adopt(identity.address, born)
+        await self.onlookers.ended_unwatched(row.id, identity, server, born)
         scene = await self._ends.look(remains_of_row(row, server, born))
         aux = None
         with contextlib.suppress(TmuxError):
@@ -293,6 +300,7 @@ class Launcher:
             started_at=started_at,
             preface=request.preface if plan.mode == "fresh" else "",
         )
+        self.onlookers.watch(session)
         try:
             limit_s = spec.launch.boot_deadline_s or around.settings.boot_deadline_s
             await until_ready(session, limit_s, self.connect)
@@ -327,7 +335,8 @@ class Launcher:
         if found is not None and server.session:
             born = _pair(found.server_pid, found.server_start)
             watched = Watched(plan.session_id, server.session, plan.socket, born)
-            scene = await self._ends.look(Remains(watched, server))
+            scene = await self._ends.look(Remains(watched, server, found.started_at))
+        await self.onlookers.ended(plan.session_id)
         await server.kill()
         for program in (pane, aux):
             if program is not None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from iapeer.core.identity import Identity
 from iapeer.runtimes.spec import RuntimeSpec, applies
@@ -19,8 +20,7 @@ if TYPE_CHECKING:
     from .tmux.server import TmuxServer
 
 
-@dataclass(frozen=True)
-class LaunchRequest:
+class LaunchRequest(msgspec.Struct, frozen=True):
     """One session to bring up: whose, where, and as what."""
 
     uid: str
@@ -32,8 +32,7 @@ class LaunchRequest:
     """What a fresh session is told before its first message (the profile's `initial_prompt`)."""
 
 
-@dataclass
-class TmuxSession:
+class TmuxSession(msgspec.Struct):
     """One session in a tmux server of its own.
 
     Alive means: the server's pid with its start time, and a pane that is not dead. `server` and
@@ -65,10 +64,10 @@ class TmuxSession:
     preface: str = ""
     """Still to be put before the first message; the lane empties it when that has landed."""
     channel: Channel | None = None
-    told: Relay = field(default_factory=Relay)
+    told: Relay = msgspec.field(default_factory=Relay)
     """What the channel tells; the lane listens."""
     follower: TranscriptFollower | None = None
-    stops: list[Callable[[], None]] = field(default_factory=list)
+    stops: list[Callable[[], None]] = msgspec.field(default_factory=list)
     """What ends with the session: death watches and followers."""
 
     @property

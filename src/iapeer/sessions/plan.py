@@ -17,7 +17,6 @@ import socket
 import sys
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -43,8 +42,7 @@ from .model import LaunchRequest, TmuxSession
 _NOT_PLAIN = re.compile(r"[^A-Za-z0-9]")
 
 
-@dataclass(frozen=True)
-class Surroundings:
+class Surroundings(msgspec.Struct, frozen=True):
     """What launches depend on and share; made once."""
 
     settings: Settings
@@ -55,7 +53,9 @@ class Surroundings:
     tmux: str
     mcp_url: Callable[[], str]
     boots: asyncio.Semaphore
-    channels: Mapping[str, Callable[[TmuxSession, Report], Channel]] = field(default_factory=dict)
+    channels: Mapping[str, Callable[[TmuxSession, Report], Channel]] = msgspec.field(
+        default_factory=dict
+    )
     """By door: makes the connection to a session's own server."""
     compose: Callable[[Identity, Path], Path | None] = lambda _identity, _cwd: None
     """Writes the system prompt of a peer and returns its path, None for a bare session."""
@@ -65,8 +65,7 @@ class Surroundings:
     """Whether the daemon before this one was stopped in order."""
 
 
-@dataclass(frozen=True)
-class Plan:
+class Plan(msgspec.Struct, frozen=True):
     """A launch with everything filled in; `env` has no token yet.
 
     `native_id` is the runtime's own session, `offset` the length of what it wrote down earlier.

@@ -10,8 +10,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
-import psutil
-
 from iapeer.core.errors import IapeerError
 
 _KILL_WAIT_S = 5.0
@@ -195,6 +193,8 @@ def _stat(pid: int) -> tuple[str, int] | None:
 
 
 def _stat_portable(pid: int) -> tuple[str, int] | None:
+    import psutil  # noqa: PLC0415 - where there is a /proc, a daemon starts without it
+
     try:
         process = psutil.Process(pid)
         state = "Z" if process.status() in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD) else "R"

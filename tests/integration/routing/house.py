@@ -84,6 +84,8 @@ class House:
 
     def __post_init__(self) -> None:
         self.root = self.base / "r"
+        self.go = self.base / "go"
+        """Not there: a turn that is told `HOLD <this>` ends when a test makes it."""
         (self.base / "h").mkdir(mode=0o700)
         self.environ = {
             "PATH": os.environ.get("PATH", os.defpath),

@@ -13,11 +13,14 @@ import pytest
 
 from iapeer.core.errors import StorageError
 from iapeer.routing.lanes.letters import Observed
+from iapeer.routing.lanes.presence import Phase
 from iapeer.sessions.evidence import Fact
 from iapeer.sessions.model import TmuxSession
+from iapeer.storage.ledger import postmortems
 from iapeer.storage.ledger import sessions as rows
 from iapeer.storage.ledger.store import Ledger
 from tests.integration.routing.house import House, open_house, until
+from tests.integration.routing.quiet import event, events, key
 
 pytestmark = [pytest.mark.anyio, pytest.mark.real_tmux]
 
@@ -38,7 +41,7 @@ def full_disk(house: House) -> Iterator[list[int]]:
 async def _queued(house: House) -> tuple[TmuxSession, str]:
     """Return a session that works, and a message in its queue: landed and not seen."""
     session = await house.live("ann")
-    working = await house.send("ann", "SLOW 3\nNOTHING")
+    working = await house.send("ann", f"HOLD {house.go}")
     await house.wait(working.message_id, "seen")
     waiting = (await house.send("ann", "NOTHING\nsecond")).message_id
     await house.wait(waiting, "landed")
@@ -51,9 +54,72 @@ async def test_what_a_dead_session_held_goes_round_when_the_disk_is_back() -> No
         with full_disk(house) as refused:
             os.kill(session.pane[0], signal.SIGKILL)
             await until(lambda: len(refused) >= 3, "the lane to find out")
+        house.go.touch()
         row = await house.wait(waiting, "seen")
         assert row.dup
         assert [r.id for r in await house.live_rows()] == [house.session("ann").id]
+
+
+@contextlib.contextmanager
+def no_end(times: int = 3) -> Iterator[list[int]]:
+    """Refuse to write the end of a session so many times; yields how often that was."""
+    refused: list[int] = []
+    end_session = rows.end_session
+
+    def refuse(*args: Any) -> Any:
+        if len(refused) < times:
+            refused.append(1)
+            raise StorageError("the ledger: disk full", code="disk_full")
+        return end_session(*args)
+
+    with mock.patch.object(rows, "end_session", refuse):
+        yield refused
+
+
+@pytest.mark.requirement("forensics:first-word")
+@pytest.mark.parametrize(("victim", "cause"), [("server", "server-gone"), ("pane", "program-exit")])
+async def test_a_death_is_told_and_shown_before_the_ledger_has_it(victim: str, cause: str) -> None:
+    async with open_house("ann") as house:
+        session, waiting = await _queued(house)
+        with full_disk(house) as refused:
+            pid = getattr(session, victim)[0]
+            os.kill(pid, signal.SIGKILL)
+            word = await event(house, "death")
+            assert (word["cause"], word["pid"], word["session"]) == (cause, str(pid), session.id)
+            await until(lambda: len(refused) >= 3, "the lane to try again and again")
+            assert house.lanes.phase(key(house, "ann")) == Phase.ASLEEP
+            assert [r.id for r in await house.live_rows()] == [session.id]
+            assert events(house, "end") == []
+        assert (await event(house, "end"))["cause"] == cause
+        house.go.touch()
+        await house.wait(waiting, "seen")
+        assert len(events(house, "death")) == 1
+
+
+async def test_a_death_keeps_its_verdict_when_the_disk_refuses_its_end() -> None:
+    async with open_house("ann") as house:
+        session = await house.live("ann")
+        with no_end() as refused:
+            os.kill(session.pane[0], signal.SIGKILL)
+            await event(house, "supervise", action="reaped-gone", death="session-gone")
+            assert len(refused) == 3
+        found = await house.services.ledger.read(postmortems.newest)
+        assert [(row.what, row.cause, row.signal) for row in found] == [("program", "signal", 9)]
+        assert len(events(house, "death")) == 1
+
+
+@pytest.mark.requirement("forensics:recorder:silent")
+async def test_an_ordered_end_that_the_disk_refuses_is_no_death_when_it_is_back() -> None:
+    async with open_house("ann") as house:
+        await house.live("ann")
+        with no_end() as refused:
+            with contextlib.suppress(StorageError):
+                await house.fleet.stop("ann", None)
+            await event(house, "end", cause="stopped")
+            assert len(refused) == 3
+        assert await house.services.ledger.read(postmortems.newest) == []
+        assert events(house, "death") == []
+        assert not house.paths.exits_log.exists()
 
 
 async def test_evidence_that_the_disk_refuses_is_taken_later() -> None:

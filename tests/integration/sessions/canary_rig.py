@@ -118,7 +118,7 @@ class Rig:
 
     async def end(self, body: Body, cause: str = "stopped", *, seen: bool = True) -> Scene | None:
         """End a session as a launcher does."""
-        scene = await self.ends.look(Remains(body.watched, body.tmux, seen=seen))
+        scene = await self.ends.look(Remains(body.watched, body.tmux, time.time(), seen=seen))
         await body.tmux.kill()
         await self.ends.write(body.session_id, cause, scene)
         return scene

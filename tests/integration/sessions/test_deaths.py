@@ -161,10 +161,12 @@ async def test_stop_gives_back_what_the_reader_had_not_seen() -> None:
 async def test_nothing_is_thrown_away_when_the_reader_dies_under_a_queue() -> None:
     async with open_house("ann") as house:
         session = await house.live("ann")
-        slow = await house.send("ann", "SLOW 1.5")
+        slow = await house.send("ann", f"HOLD {house.go}")
         await house.wait(slow.message_id, "seen")
         sent = [await house.send("ann", f"NOTHING\n{n}") for n in range(4)]
         os.kill(session.pane[0], signal.SIGKILL)
+        # The next session is shown the first message again.
+        house.go.touch()
         for one in sent:
             await house.wait(one.message_id, "seen")
         got = [b for b in house.bodies("ann") if b.startswith("NOTHING\n")]

@@ -45,6 +45,7 @@ async def _no_record(house: House) -> None:
     assert _lines(house) == []
     assert list(house.paths.server_deaths.iterdir()) == []
     assert _deaths(house) == []
+    assert _logged(house, "death") == []
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL, signal.SIGSEGV])
@@ -62,7 +63,8 @@ async def test_a_killed_program_leaves_one_record_and_one_verdict(number: signal
         caught = line.signal is None
         assert (line.signal or 0) == (0 if caught else int(number))
         assert death.cause == {9: "signal", 11: "crash"}.get(int(number), death.cause)
-        await until(lambda: _logged(house, "death"))
+        (word,) = _logged(house, "death")
+        assert f"session={session.id} cause=program-exit pid={session.pane[0]} " in word
 
 
 async def test_a_killed_server_leaves_one_record_one_report_and_one_verdict() -> None:

@@ -31,6 +31,6 @@ def test_what_a_lane_learned_of_a_death_goes_to_the_lifecycle_log(tmp_path: Path
     settings = make_settings({"HOME": str(tmp_path)})
     paths = Paths(settings.root)
     paths.lifecycle_log.parent.mkdir(mode=0o700, parents=True)
-    open_logs(settings, paths, SystemClock()).exits({"ev": "session-exit", "identity": "demo-ann"})
+    open_logs(settings, paths, SystemClock()).lifecycle("death", identity="demo-ann")
     assert "ev=death identity=demo-ann" in paths.lifecycle_log.read_text(encoding="utf-8")
     assert not paths.exits_log.exists()

@@ -27,22 +27,21 @@ from .presence import Aftermath, Cause, Ending
 if TYPE_CHECKING:
     from .services import LaneServices
 
-NOTICE_POLL_S = 0.05
-NOTICE_TRIES = 20
-"""How long tmux is given to notice that its program has ended: 1 s, a step takes 2 s at most."""
-
-
-REAP_LOOKS = 10
-REAP_GAP_S = 0.05
-"""tmux learns of its child's end by SIGCHLD, the lane by pidfd, often a little earlier."""
+NOTICE_GAPS_S = (0.002, 0.004, 0.008, 0.016, 0.032, *(0.05,) * 28)
+"""Between looks until tmux knows what the kernel has told us, 1.5 s in all: a step takes 2 s at
+most. tmux learns of its child's end by SIGCHLD, the lane by pidfd, often a little earlier."""
 
 
 @dataclass(frozen=True)
 class Obituary:
-    """How a session died; `status` and `signal` are None when nobody knows."""
+    """How a session died; `status` and `signal` are None when nobody knows.
+
+    `pid` is the process whose end was the session's, None where only tmux knows.
+    """
 
     cause: str
     server_alive: bool
+    pid: int | None = None
     status: int | None = None
     signal: int | None = None
     tail: str = ""
@@ -61,41 +60,40 @@ class Obituary:
             how += f", signal {self.signal}"
         return f"{how}; last words: {self.tail}" if self.tail else how
 
-    def log_fields(self, identity: str) -> Mapping[str, object]:
-        """Return the fields of its line in exits.log; unknown values are empty there."""
+    def log_fields(self, identity: str, session_id: str) -> Mapping[str, object]:
+        """Return the fields of the line that tells of it first; unknown values are empty there."""
         return {
-            "ev": "session-exit" if self.server_alive else "server-exit",
             "identity": identity,
+            "session": session_id,
+            "cause": self.cause,
+            "pid": "" if self.pid is None else self.pid,
             "dead_status": "" if self.status is None else self.status,
             "dead_signal": "" if self.signal is None else self.signal,
-            "cause": self.cause,
         }
 
 
 async def examine(session: TmuxSession) -> Obituary | None:
     """Return how a session died, None when it lives after all.
 
-    Raises TmuxError when it can't be known.
+    The kernel is asked first: of a server that is gone nobody could say more. Raises TmuxError
+    when it can't be known.
     """
-    try:
-        facts = await _facts(session)
-    except SessionGone:
-        return Obituary("session-gone", server_alive=True)
-    except TmuxError:
-        if is_alive(*session.server):
-            raise
-        facts = None
+    facts: PaneFacts | None = None
+    if is_alive(*session.server):
+        try:
+            facts = await _facts(session)
+        except SessionGone:
+            return Obituary("session-gone", server_alive=True)
+        except TmuxError:
+            if is_alive(*session.server):
+                raise
     if facts is None:
-        return Obituary("server-gone", server_alive=False)
-    if not facts.pane_dead:
-        if is_alive(*session.pane):
-            if session.aux is None or is_alive(*session.aux):
-                return None
-            # The program lives on without its own server: it can neither hear nor do anything.
-            return Obituary("own-server-exit", server_alive=True)
-        facts = await _until_tmux_knows(session, facts)
-        if facts is None:
-            return Obituary("server-gone", server_alive=False)
+        return Obituary("server-gone", server_alive=False, pid=session.server[0])
+    if not facts.pane_dead and is_alive(*session.pane):
+        if session.aux is None or is_alive(*session.aux):
+            return None
+        # The program lives on without its own server: it can neither hear nor do anything.
+        return Obituary("own-server-exit", server_alive=True, pid=session.aux[0])
     tail = ""
     with contextlib.suppress(TmuxError):
         # tmux scrolls a dead pane up by one row for its own line: a lone last word is there.
@@ -104,6 +102,7 @@ async def examine(session: TmuxSession) -> Obituary | None:
     return Obituary(
         "program-exit",
         server_alive=True,
+        pid=session.pane[0],
         status=facts.dead_status,
         signal=facts.dead_signal,
         tail=tail,
@@ -111,28 +110,17 @@ async def examine(session: TmuxSession) -> Obituary | None:
 
 
 async def _facts(session: TmuxSession) -> PaneFacts | None:
-    """Return the facts; the kernel tells of a death before tmux has read the last words of it."""
+    """Return the facts; the kernel tells of a death before tmux has read the last words of it.
+
+    Raises SessionGone, TmuxError.
+    """
     facts = await session.tmux.facts()
-    for _ in range(NOTICE_TRIES):
+    for gap_s in NOTICE_GAPS_S:
         if facts is None or facts.pane_dead or is_alive(*session.pane):
             break
-        await asyncio.sleep(NOTICE_POLL_S)
+        await asyncio.sleep(gap_s)
         facts = await session.tmux.facts()
     return facts
-
-
-async def _until_tmux_knows(session: TmuxSession, facts: PaneFacts) -> PaneFacts | None:
-    """Wait a moment for tmux to reap the program: the pidfd tells us earlier than it knows how.
-
-    Raises TmuxError.
-    """
-    found: PaneFacts | None = facts
-    for _ in range(REAP_LOOKS):
-        if found is None or found.pane_dead:
-            break
-        await asyncio.sleep(REAP_GAP_S)
-        found = await session.tmux.facts()
-    return found
 
 
 @dataclass(frozen=True)

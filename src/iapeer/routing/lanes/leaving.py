@@ -42,9 +42,15 @@ class Leaving:
         """Id of a session that we have killed, and the ledger may not know it yet."""
         self._finish: Callable[[], Awaitable[None]] | None = None
         """Ends that one once more."""
+        self.known: Obituary | None = None
+        """How the lane's session died, from when it is certain until the ledger has it."""
 
     async def on_death(self, session_id: str) -> None:
-        """Somebody says that this session is dead: find out, and clear up."""
+        """Somebody says that this session is dead: find out, say so, and clear up.
+
+        What is certain is said once and before the ledger is asked for anything: a slow disk, or
+        one that refuses, delays no news.
+        """
         lane = self._lane
         session = lane.session
         if session is None or session.id != session_id or not isinstance(session, TmuxSession):
@@ -54,23 +60,24 @@ class Leaving:
             await self._finish()
             return
         self.suspect = session_id
-        try:
-            obituary = await endings.examine(session)
-        except TmuxError as error:
-            lane.tell(error)
-            lane.box.look_in(EXAMINE_RETRY_S)
-            return
-        if obituary is None:
-            self.suspect = None
-            return
+        if self.known is None:
+            try:
+                self.known = await endings.examine(session)
+            except TmuxError as error:
+                lane.tell(error)
+                lane.box.look_in(EXAMINE_RETRY_S)
+                return
+            if self.known is None:
+                self.suspect = None
+                return
+            self._s.log("death", **self.known.log_fields(lane.identity.address, session_id))
+        obituary = self.known
         wall = lane.deliverer.paused == HoldReason.QUOTA
         why = Cause.WALL if wall else Cause.DEATH
         end = await self._leave(session, why, obituary.cause, obituary)
-        address = lane.identity.address
-        self._s.exits(obituary.log_fields(address))
         self._s.log(
             "supervise",
-            identity=address,
+            identity=lane.identity.address,
             action="reaped-gone",
             death=obituary.death,
             reason=obituary.cause,
@@ -154,7 +161,7 @@ class Leaving:
             self._killed = self.suspect = session.id
         await endings.clear(session, lane.journal, self._s, cause)
         lane.session, lane.phase, self.suspect = None, Phase.ASLEEP, None
-        self._killed = self._finish = None
+        self._killed = self._finish = self.known = None
         # Whoever told of the end, and in whatever way: what waits is looked at now.
         lane.box.work = True
         lane.controls.over(cause)

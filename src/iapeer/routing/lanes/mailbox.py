@@ -7,7 +7,7 @@ from collections import deque
 
 from iapeer.core.clock import Clock
 
-from .letters import Control, Observed, Report
+from .letters import Control, Died, Observed, Report
 
 
 class Mailbox:
@@ -37,7 +37,15 @@ class Mailbox:
         self.ring()
 
     def report(self, report: Report) -> None:
-        """Post a child's report; none is ever dropped, facts that pile up become one report."""
+        """Post a child's report; none is ever dropped, facts that pile up become one report.
+
+        A death overtakes the others: whoever settles it takes the session's facts first, and a
+        ledger that refuses those does not keep it a secret.
+        """
+        if isinstance(report, Died):
+            self.reports.appendleft(report)
+            self.ring()
+            return
         last = self.reports[-1] if self.reports else None
         if isinstance(report, Observed) and isinstance(last, Observed):
             joined = last.joined(report)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
@@ -50,7 +50,6 @@ class LaneServices:
     rules: Rules
     budget: RuntimeBudget
     log: LifecycleLog
-    exits: Callable[[Mapping[str, object]], None]
     notices: Notices
     by_session: dict[str, Lane] = field(default_factory=dict)
     """Which lane a live session belongs to."""

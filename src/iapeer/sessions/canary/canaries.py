@@ -6,9 +6,10 @@ import asyncio
 import contextlib
 import os
 import signal
-from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
+
+import msgspec
 
 from iapeer.core.errors import IapeerError
 from iapeer.sessions import process
@@ -44,8 +45,7 @@ class CanaryState(StrEnum):
     FAILED = "failed"
 
 
-@dataclass(frozen=True)
-class Watched:
+class Watched(msgspec.Struct, frozen=True):
     """One session's server; `server` is its (pid, start time)."""
 
     session_id: str

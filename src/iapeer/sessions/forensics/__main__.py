@@ -34,7 +34,7 @@ def main() -> None:
     signal.alarm(WHOLE_S)
     paths, now = Paths(Path(root)), time.time()
     row, redactor = _session(paths, session_id)
-    kernel = kernel_lines(row, now) if row is not None else []
+    kernel = kernel_lines(row.started_at, now) if row is not None else []
     grown = Counter(counter, int(kills)).grown()
     if row is not None:
         _judge(paths, row, kernel, grown)

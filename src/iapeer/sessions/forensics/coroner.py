@@ -9,7 +9,6 @@ from functools import cache
 from pathlib import Path
 
 import msgspec
-import psutil
 
 from iapeer.storage.ledger import marks, postmortems
 from iapeer.storage.ledger.rows import PostmortemRow, SessionRow
@@ -55,15 +54,17 @@ def boot_id() -> str:
         return _BOOT_ID.read_text(encoding="ascii").strip()
     except OSError:
         pass
+    import psutil  # noqa: PLC0415 - where the kernel tells, it is not needed
+
     try:
         return f"boot-{psutil.boot_time():.0f}"
     except (psutil.Error, OSError):
         return ""
 
 
-def kernel_lines(row: SessionRow, now: float) -> list[str]:
-    """Return what the kernel has logged since the session's start."""
-    return oom.kernel_lines(max(0.0, now - row.started_at))
+def kernel_lines(started_at: float, now: float) -> list[str]:
+    """Return what the kernel has logged since the session's start; both are wall times."""
+    return oom.kernel_lines(max(0.0, now - started_at))
 
 
 def postmortem(conn: sqlite3.Connection, row: SessionRow, scene: Scene) -> PostmortemRow:
@@ -77,8 +78,9 @@ def judge(conn: sqlite3.Connection, row: SessionRow, scene: Scene) -> Postmortem
     status, signal = scene.status, scene.signal
     if line is not None and status is None and signal is None:
         status, signal = line.status, line.signal
-    redactor = redactor_of(conn, row)
-    words = "\n".join(redactor.screen(_last(scene.screen)))
+    shown = _last(scene.screen)
+    # A server takes its screen along: then nothing is there to be kept from anybody.
+    words = "\n".join(redactor_of(conn, row).screen(shown)) if shown else ""
     turn = postmortems.last_turn(conn, row.id)
     pids = {pid for pid in (row.server_pid, row.pane_pid) if pid}
     what: What = "boot" if row.ready_at is None and scene.what == "program" else scene.what
@@ -95,7 +97,7 @@ def judge(conn: sqlite3.Connection, row: SessionRow, scene: Scene) -> Postmortem
             memory_kills=scene.memory_kills,
             turn_end=turn[0] if turn else "",
             hold=_hold(conn, row),
-            words="\n".join(_last(scene.screen)[-_SPOKEN:]),
+            words="\n".join(shown[-_SPOKEN:]),
         )
     )
     return PostmortemRow(

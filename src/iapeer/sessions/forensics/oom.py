@@ -66,11 +66,11 @@ def kernel_lines(age_s: float) -> list[str]:
     Empty where this account may not read it. Older lines are left out: pids come again.
     """
     since = time.monotonic() - age_s - _SLACK_S
-    return [f"[{at:.3f}] {text}" for at, text in _read_kmsg() if at >= since]
+    return [f"[{at:.3f}] {text}" for at, text in _read_kmsg(since)]
 
 
-def _read_kmsg() -> Iterator[tuple[float, str]]:
-    """Yield seconds since the start of the system and text."""
+def _read_kmsg(since: float) -> Iterator[tuple[float, str]]:
+    """Yield seconds since the start of the system and text; older lines are not even decoded."""
     try:
         fd = os.open(_KMSG, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:
@@ -84,15 +84,18 @@ def _read_kmsg() -> Iterator[tuple[float, str]]:
             except OSError:
                 # EPIPE: overwritten while we read; the next read goes on.
                 continue
-            head, _, text = record.decode("utf-8", "replace").partition(";")
-            yield _seconds(head), text.splitlines()[0] if text else ""
+            at = _seconds(record)
+            if at >= since:
+                text = record.decode("utf-8", "replace").partition(";")[2]
+                yield at, text.splitlines()[0] if text else ""
     finally:
         os.close(fd)
 
 
-def _seconds(head: str) -> float:
-    parts = head.split(",")
-    return int(parts[2]) / 1e6 if len(parts) > 2 and parts[2].isdigit() else 0.0
+def _seconds(record: bytes) -> float:
+    """Return the time of a record: `level,number,microseconds,flags;text`."""
+    parts = record.split(b",", 3)
+    return int(parts[2]) / 1e6 if len(parts) > 3 and parts[2].isdigit() else 0.0
 
 
 def _kills(path: Path) -> int | None:

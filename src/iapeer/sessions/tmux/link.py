@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from iapeer.core.errors import TmuxError
+from iapeer.sessions.tmux.clients import Hear
 from iapeer.sessions.tmux.command import Command
 from iapeer.sessions.tmux.control import ControlClient, ControlLost
 from iapeer.sessions.tmux.exec import ExecClient
@@ -26,11 +27,15 @@ class Link:
     callers make requests that can be repeated (see `TmuxServer`, which marks each of its acts).
     """
 
-    def __init__(self, socket: Path, session: str, binary: str, mode: Mode) -> None:
+    def __init__(
+        self, socket: Path, session: str, binary: str, mode: Mode, hear: Hear = lambda _name: None
+    ) -> None:
+        """Take how to get there. `hear` is told of clients while there is a control client."""
         self._socket = socket
         self._session = session
         self._binary = binary
         self._mode = mode
+        self._hear = hear
         self._exec = ExecClient(socket, binary)
         self._control: ControlClient | None = None
         self._lock = asyncio.Lock()
@@ -44,6 +49,11 @@ class Link:
     def control_pid(self) -> int | None:
         """Process id of the control client, None while there is none."""
         return self._control.pid if self._control else None
+
+    @property
+    def hears(self) -> bool:
+        """Whether there is a control client that tells of clients."""
+        return self._control is not None and not self._control.is_lost
 
     async def request(self, commands: Sequence[Command]) -> list[str]:
         """Run `commands` in order, stop at the first error, return the lines they printed.
@@ -80,8 +90,10 @@ class Link:
                 # dead crash tmux 3.3a when it goes on. So only a server that answers gets one.
                 await self._exec.request([["display-message", "-p", "ok"]])
                 self._control = await ControlClient.connect(
-                    self._socket, self._session, self._binary
+                    self._socket, self._session, self._binary, self._hear
                 )
+                # Who came before is told by nobody.
+                self._hear("")
             return await self._control.request(commands)
         except TmuxError:
             raise

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from iapeer.core.errors import SessionGone, TmuxError
 from iapeer.sessions import process, spool
+from iapeer.sessions.tmux.clients import Client, Hear, clients_commands, read_clients
 from iapeer.sessions.tmux.command import (
     Command,
     check_key,
@@ -34,6 +35,7 @@ __all__ = [
     "ENTERED",
     "PASTED",
     "Birth",
+    "Client",
     "Mode",
     "PaneFacts",
     "TmuxServer",
@@ -89,6 +91,7 @@ class TmuxServer:
         self._config = config_text(hooks or {})
         self._session = ""
         self._link: Link | None = None
+        self._hear: Hear | None = None
         self._server: tuple[int, int] | None = None
         self._poked: tuple[int, int] | None = None
 
@@ -144,7 +147,7 @@ class TmuxServer:
         whose socket file was removed from one that is gone.
         """
         self._session = check_session(session)
-        self._link = Link(self.socket, session, self._binary, self._mode)
+        self._link = Link(self.socket, session, self._binary, self._mode, self._heard)
         self._server = server
         self._poked = None
 
@@ -304,20 +307,28 @@ class TmuxServer:
         Returns how many. People who are attached stay. Raises SessionGone, TmuxError.
         """
         strangers = 0
-        for control, pid, name in await self._clients():
-            if control == "1" and int(pid) != self.control_pid:
-                await self._request([["detach-client", "-t", name]])
+        for client in await self.clients():
+            if client.is_control and client.pid != self.control_pid:
+                await self._request([["detach-client", "-t", client.name]])
                 strangers += 1
         return strangers
 
     async def people(self) -> int:
         """Return how many people are attached. Raises SessionGone, TmuxError."""
-        return sum(control == "0" for control, _, _ in await self._clients())
+        return sum(not client.is_control for client in await self.clients())
 
-    async def _clients(self) -> list[list[str]]:
-        """Return (control mode, pid, name) of every client."""
-        line = "#{client_control_mode} #{client_pid} #{client_name}"
-        return [c.split(" ", 2) for c in await self._request([["list-clients", "-F", line]])]
+    async def clients(self) -> list[Client]:
+        """Return who is attached, control clients too. Raises SessionGone, TmuxError."""
+        return read_clients(await self._request(clients_commands()))
+
+    def listen(self, hear: Hear | None) -> None:
+        """Call `hear` when clients come and go, until another call; see `Hear`."""
+        self._hear = hear
+
+    @property
+    def hears(self) -> bool:
+        """Whether tmux tells us of clients now; if not, a later request sees to it."""
+        return self._link is not None and self._link.hears
 
     async def kill(self) -> None:
         """End the server and wait until its process is gone; unlink the socket. Idempotent.
@@ -401,6 +412,10 @@ class TmuxServer:
 
     def _any_link(self) -> Link:
         return self._link or Link(self.socket, self._session, self._binary, "exec")
+
+    def _heard(self, name: str) -> None:
+        if self._hear is not None:
+            self._hear(name)
 
     async def _request(self, commands: Sequence[Command]) -> list[str]:
         if self._link is None:
