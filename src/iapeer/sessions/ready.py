@@ -13,7 +13,7 @@ from iapeer.runtimes.spec import applies
 from .model import TmuxSession
 from .process import is_alive
 from .screen import read_screen
-from .sgr import plain, styled_rows
+from .sgr import plain
 
 BOOT_POLL_S = 0.05
 """Between two looks at a booting screen (one look: 0.15 ms through the control client)."""
@@ -98,7 +98,7 @@ def _check_failures(session: TmuxSession, text: str, tail: str) -> None:
         for failure in session.spec.screen.failures
         if applies(failure.when, isolated=session.isolated)
     ]
-    shown = "\n".join(plain(row) for row in styled_rows(text)) if failures else ""
+    shown = plain(text) if failures else ""
     for failure in failures:
         if re.search(failure.match, shown, re.MULTILINE):
             raise LaunchFailed(

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Literal
+from itertools import islice
+from typing import Literal, NamedTuple
 
 import msgspec
 
-from iapeer.sessions.sgr import INVERSE, Cell, plain, rendering, styled_rows
+from iapeer.sessions.sgr import INVERSE, Capture, Run, rendering
 
 TAIL_MAX_CHARS = 160
 """Longest `Screen.tail` (contract: what a failed launch shows of its pane)."""
@@ -21,7 +22,7 @@ _TAIL_JOIN = " ⏎ "
 DEAD_PANE = re.compile(r"Pane is dead( \(.*\)?)?")
 """The row tmux itself writes into a pane whose program has ended."""
 _RULE_CHARS = frozenset("─━═╌╍┄┅┈┉╭╮╰╯┌┐└┘├┤▀▄▔▁▂")
-_FRAME = "│┃║"
+_FRAME = ("│", "┃", "║")
 _UNSEEN_END = re.compile(r"[\s\u200b-\u200d\u2060\ufeff]+\Z")
 """Qwen Code 0.15.10 draws its cursor as a blank and U+200B after the text (measured)."""
 
@@ -74,11 +75,17 @@ class Screen(msgspec.Struct, frozen=True, kw_only=True):
     tail: str
 
 
+class _Part(NamedTuple):
+    """Where in a row something stands."""
+
+    start: int
+    end: int
+
+
 def read_screen(styled_capture: str, marks: Marks) -> Screen:
     """Read a capture made with its SGR sequences (`TmuxServer.capture(styled=True)`)."""
-    rows = styled_rows(styled_capture)
-    texts = [plain(row) for row in rows]
-    text = "\n".join(texts)
+    capture = Capture(styled_capture)
+    text = "\n".join([row.rstrip() for row in capture.texts])
     dialog = next((found for found in marks.dialogs if _is_found(found.match, text)), None)
     is_ready = (
         dialog is None
@@ -86,11 +93,11 @@ def read_screen(styled_capture: str, marks: Marks) -> Screen:
         and not any(_is_found(mark, text) for mark in marks.not_ready)
     )
     return Screen(
-        composer=_read_composer(rows, marks),
+        composer=_read_composer(capture, marks),
         busy=any(_is_found(mark, text) for mark in marks.busy),
         ready=is_ready,
         dialog=dialog,
-        tail=_tail(texts),
+        tail=_tail(capture.texts),
     )
 
 
@@ -98,16 +105,23 @@ def _is_found(expression: str, text: str) -> bool:
     return re.search(expression, text, re.MULTILINE) is not None
 
 
-def _read_composer(rows: Sequence[Sequence[Cell]], marks: Marks) -> Composer:
-    found = ((n, _after_glyph(row, marks.prompt_glyphs)) for n, row in enumerate(rows))
+def _read_composer(capture: Capture, marks: Marks) -> Composer:
+    rows = capture.texts
+    begins = (*_FRAME, *marks.prompt_glyphs)
+    near = [n for n, row in enumerate(rows) if row.lstrip().startswith(begins)]
+    found = [(n, _after_glyph(rows[n], marks.prompt_glyphs)) for n in near]
     prompts = {n: after for n, after in found if after is not None}
     if not prompts:
         return Composer("none")
-    position = _first_of_block(rows, list(prompts))
-    return _judge([prompts[position], *_continuation(rows[position + 1 :])], marks)
+    first = _first_of_block(rows, list(prompts))
+    parts = [
+        capture.runs(number, part.start, part.end)
+        for number, part in enumerate([prompts[first], *_continuation(rows[first + 1 :])], first)
+    ]
+    return _judge(parts, marks)
 
 
-def _first_of_block(rows: Sequence[Sequence[Cell]], prompts: Sequence[int]) -> int:
+def _first_of_block(rows: Sequence[str], prompts: Sequence[int]) -> int:
     """Return the composer's first row: the last one with a glyph.
 
     Where rules stand around that one it is the first between them: the others are lines of a draft.
@@ -119,16 +133,18 @@ def _first_of_block(rows: Sequence[Sequence[Cell]], prompts: Sequence[int]) -> i
     return next(n for n in prompts if n > above)
 
 
-def _after_glyph(row: Sequence[Cell], glyphs: Sequence[str]) -> Sequence[Cell] | None:
+def _after_glyph(row: str, glyphs: Sequence[str]) -> _Part | None:
     """Return what follows the prompt glyph, None if the row does not begin with one."""
-    cells = _unframed(row)
-    start = next((n for n, cell in enumerate(cells) if not cell.char.isspace()), len(cells))
-    text = "".join(cell.char for cell in cells[start:])
+    part = _unframed(row)
+    inside = row[part.start : part.end]
+    text = inside.lstrip()
     glyph = next((glyph for glyph in glyphs if text.startswith(glyph)), None)
-    return None if glyph is None else cells[start + len(glyph) :]
+    if glyph is None:
+        return None
+    return _Part(part.start + len(inside) - len(text) + len(glyph), part.end)
 
 
-def _continuation(below: Sequence[Sequence[Cell]]) -> Sequence[Sequence[Cell]]:
+def _continuation(below: Sequence[str]) -> Sequence[_Part]:
     """Return the further rows of the composer.
 
     Where a horizontal rule closes it they go down to that, blank ones too; else to the first
@@ -137,42 +153,35 @@ def _continuation(below: Sequence[Sequence[Cell]]) -> Sequence[Sequence[Cell]]:
     for position, row in enumerate(below):
         if _is_rule(row):
             return [_unframed(row) for row in below[:position]]
-    blank = next((n for n, row in enumerate(below) if not plain(row).strip()), len(below))
-    return below[:blank]
+    blank = next((n for n, row in enumerate(below) if not row.strip()), len(below))
+    return [_Part(0, len(row)) for row in below[:blank]]
 
 
-def _is_rule(row: Sequence[Cell]) -> bool:
-    start = plain(row).strip()[:3]  # a label may stand further right in the rule
-    return len(start) == 3 and set(start) <= _RULE_CHARS
+def _is_rule(row: str) -> bool:
+    start = row.lstrip()[:3]  # a label may stand further right in the rule
+    return len(start) == 3 and _RULE_CHARS.issuperset(start)
 
 
-def _unframed(row: Sequence[Cell]) -> Sequence[Cell]:
+def _unframed(row: str) -> _Part:
     """Return the row without the sides of a box drawn around it."""
-    text = plain(row)
+    text = row.rstrip()
     start = len(text) - len(text.lstrip())
-    if text[start : start + 1] not in tuple(_FRAME):
-        return row
-    end = len(text) - 1 if len(text) > start + 1 and text[-1] in _FRAME else len(text)
-    return row[start + 1 : end]
+    if not text.startswith(_FRAME, start):
+        return _Part(0, len(row))
+    end = len(text) - 1 if len(text) > start + 1 and text.endswith(_FRAME) else len(text)
+    return _Part(start + 1, end)
 
 
-def _judge(rows: Sequence[Sequence[Cell]], marks: Marks) -> Composer:
-    ghosts = [rendering(parameters) for parameters in marks.ghost_sgr]
-    first = next((cell for cell in rows[0] if not cell.char.isspace()), None)
+def _judge(rows: Sequence[Sequence[Run]], marks: Marks) -> Composer:
+    ghosts = [ghost for ghost in map(rendering, marks.ghost_sgr) if ghost]
     drafts: list[str] = []
     has_ghost = False
-    for row in rows:
+    for row in (_without_cursor(rows[0], ghosts), *rows[1:]):
         draft = ""
-        for position, cell in enumerate(row):
-            is_ghost = _is_ghost(cell, ghosts) or (
-                # CLIs draw their cursor over the first character of a suggestion.
-                cell is first
-                and INVERSE in cell.style
-                and position + 1 < len(row)
-                and _is_ghost(row[position + 1], ghosts)
-            )
-            has_ghost = has_ghost or (is_ghost and not cell.char.isspace())
-            draft += " " if is_ghost else cell.char
+        for run in row:
+            is_ghost = _is_ghost(run, ghosts)
+            has_ghost = has_ghost or (is_ghost and bool(run.text.strip()))
+            draft += " " * len(run.text) if is_ghost else run.text
         drafts.append(_UNSEEN_END.sub("", draft).lstrip())
     text = "\n".join(drafts).strip()
     if not text:
@@ -181,13 +190,25 @@ def _judge(rows: Sequence[Sequence[Cell]], marks: Marks) -> Composer:
     return Composer("paste_chip" if is_chip else "text", text)
 
 
-def _is_ghost(cell: Cell, ghosts: Sequence[frozenset[str]]) -> bool:
-    return any(ghost and ghost <= cell.style for ghost in ghosts)
+def _without_cursor(row: Sequence[Run], ghosts: Sequence[frozenset[str]]) -> Sequence[Run]:
+    """Return the row as it would be without the CLI's cursor on the first character of a ghost."""
+    first = next((n for n, run in enumerate(row) if not run.text.isspace()), len(row))
+    if first + 1 >= len(row) or INVERSE not in row[first].style:
+        return row
+    blanks, follower = row[first].text[:-1], row[first + 1]
+    if (blanks and not blanks.isspace()) or not _is_ghost(follower, ghosts):
+        return row
+    cursor = Run(row[first].text[-1], follower.style)
+    return [*row[:first], Run(blanks, row[first].style), cursor, *row[first + 1 :]]
 
 
-def _tail(texts: Sequence[str]) -> str:
-    lines = [" ".join(text.split()) for text in texts]
-    lines = [text for text in lines if text]
-    if lines and DEAD_PANE.fullmatch(lines[-1]):
-        lines.pop()
-    return _TAIL_JOIN.join(lines[-2:]).replace('"', "'")[:TAIL_MAX_CHARS]
+def _is_ghost(run: Run, ghosts: Sequence[frozenset[str]]) -> bool:
+    return any(ghost <= run.style for ghost in ghosts)
+
+
+def _tail(rows: Sequence[str]) -> str:
+    lines = (" ".join(row.split()) for row in reversed(rows))
+    last = list(islice((line for line in lines if line), 3))
+    if last and DEAD_PANE.fullmatch(last[0]):
+        last.pop(0)
+    return _TAIL_JOIN.join(reversed(last[:2])).replace('"', "'")[:TAIL_MAX_CHARS]

@@ -1,9 +1,8 @@
-"""Terminal text with SGR sequences as characters with the renderings in force."""
+"""Terminal text with SGR sequences: its characters at once, the renderings in force when asked."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 from typing import NamedTuple
 
 INVERSE = "7"
@@ -23,45 +22,78 @@ _ENDS = {
     "49": (_BACKGROUND,),
     "59": (_UNDERLINE_COLOUR,),
 }
-_TOKEN = re.compile(
-    r"\x1b\[(?P<sgr>[0-9;:]*)m"
-    r"|\x1b\[[0-?]*[ -/]*[@-~]"  # any other control sequence
-    r"|\x1b[\]PX^_].*?(?:\x07|\x1b\\)"  # strings, hyperlinks for instance
-    r"|\x1b[ -/]*[0-~]"
-    r"|(?P<shift>[\x0e\x0f])"
-    r"|(?P<char>[^\x1b])"
-    r"|\x1b",
-    re.DOTALL,
-)
-_LINE_DRAWING = str.maketrans("lqkxjmtuwvn", "┌─┐│┘└├┤┬┴┼")
+_STRING = re.compile(r"\x1b[\]PX^_].*?(?:\x07|\x1b\\)", re.DOTALL)
+"""Hyperlinks for instance: the only sequences with line feeds or other sequences in them."""
+_NOTHING = "\x1b[K"
+"""Stands where a string was, so that what was around it does not become a sequence."""
+_SEQUENCE = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|[ -/]*[0-~]|)")
+_SGR = re.compile(r"\x1b\[([0-9;:]*)m")
+_PIECE = re.compile(rf"{_SGR.pattern}|{_SEQUENCE.pattern}|[\x0e\x0f]|(?P<run>[^\x1b\x0e\x0f]+)")
+_DRAWN = re.compile(r"\x0e([^\x0f]*)\x0f?|\x0f")
+_LINE_DRAWING = str.maketrans("lqkxjmtuwvn", "┌─┐│┘└├┤┬┴┼", "\x0e")
 """Letters that are lines while the alternate character set is on (SO ... SI)."""
 
 
-class Cell(NamedTuple):
-    """One character and the renderings in force: `2`, `38;5;246`, `48;2;1;2;3` ..."""
+class Run(NamedTuple):
+    """Characters (one at least) in the same renderings: `2`, `38;5;246`, `48;2;1;2;3` ..."""
 
-    char: str
+    text: str
     style: frozenset[str]
 
 
-def styled_rows(text: str) -> list[list[Cell]]:
-    """Return the rows of `text`; a rendering goes on in the next row, as tmux's captures do."""
-    rows: list[list[Cell]] = [[]]
-    active: dict[str, str] = {}
-    style: frozenset[str] = frozenset()
-    is_drawing = False
-    for token in _TOKEN.finditer(text):
-        char = token["char"]
-        if char == "\n":
-            rows.append([])
-        elif char is not None:
-            rows[-1].append(Cell(char.translate(_LINE_DRAWING) if is_drawing else char, style))
-        elif token["sgr"] is not None:
-            apply(token["sgr"], active)
-            style = frozenset(active.values())
-        elif token["shift"]:
-            is_drawing = token["shift"] == "\x0e"
-    return rows
+class Capture:
+    """The rows of a terminal; a rendering goes on in the next row, as tmux's captures do.
+
+    A screen is looked at several times for each delivery, and what is asked of it are the words of
+    all rows and the renderings of a few: only those are worked out.
+    """
+
+    def __init__(self, text: str) -> None:
+        if "\x07" in text or "\x1b\\" in text:
+            text = _STRING.sub(_NOTHING, text)
+        # From here on each ESC begins a sequence, and each LF ends a row.
+        self._rows = text.split("\n")
+        shown = _SEQUENCE.sub("", text)
+        if "\x0e" in shown or "\x0f" in shown:
+            shown = _DRAWN.sub(_draw, shown)
+        self.texts: list[str] = shown.split("\n")
+        """The characters of each row, trailing blanks included."""
+
+    def runs(self, number: int, start: int = 0, end: int | None = None) -> list[Run]:
+        """Return the characters `start` to `end` of a row with their renderings."""
+        text = self.texts[number]
+        end = len(text) if end is None else end
+        active = self._active_before(number)
+        style = frozenset(active.values())
+        runs: list[Run] = []
+        position = 0
+        for piece in _PIECE.finditer(self._rows[number]):
+            if piece[1] is not None:
+                apply(piece[1], active)
+                style = frozenset(active.values())
+            elif piece["run"]:
+                next_position = position + len(piece["run"])
+                shown = text[max(position, start) : min(next_position, end)]
+                if shown:
+                    runs.append(Run(shown, style))
+                position = next_position
+        return runs
+
+    def _active_before(self, number: int) -> dict[str, str]:
+        """Return the renderings (see `apply`) at the beginning of a row."""
+        before = "\n".join(self._rows[:number])
+        reset = max(before.rfind("\x1b[0m"), before.rfind("\x1b[m"), 0)
+        # What a sequence sets does not depend on what was set: of equal ones the last is enough.
+        sequences = dict.fromkeys(reversed(_SGR.findall(before, reset)))
+        active: dict[str, str] = {}
+        for parameters in reversed(sequences):
+            apply(parameters, active)
+        return active
+
+
+def plain(text: str) -> str:
+    """Return the characters of `text`, its rows without trailing blanks."""
+    return "\n".join(row.rstrip() for row in Capture(text).texts)
 
 
 def rendering(parameters: str) -> frozenset[str]:
@@ -71,9 +103,8 @@ def rendering(parameters: str) -> frozenset[str]:
     return frozenset(active.values())
 
 
-def plain(row: Iterable[Cell]) -> str:
-    """Return the characters of a row without trailing blanks."""
-    return "".join(cell.char for cell in row).rstrip()
+def _draw(match: re.Match[str]) -> str:
+    return (match[1] or "").translate(_LINE_DRAWING)
 
 
 def apply(parameters: str, active: dict[str, str]) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import os
 import subprocess
 import time
+from sqlite3 import Connection
 from typing import Any
 
 import msgspec
@@ -13,14 +14,16 @@ import pytest
 
 from iapeer.core.identity import Identity
 from iapeer.core.profile import RegistryRecord
+from iapeer.core.states import Event
 from iapeer.registry.index import Registry
+from iapeer.storage.ledger import messages, upkeep
+from iapeer.storage.ledger.rows import NewMessage
 from tests.integration.routing.house import House, open_house, until
 
 pytestmark = [pytest.mark.anyio, pytest.mark.real_tmux]
 
 CAT = 'id = "cat"\n[launch]\nargv = ["cat"]\n[screen]\nready = []\n'
 REGISTERED, LIVE = 1000, 50
-LIMIT_S = 0.020
 ROUNDS = 30
 MOST_RATIO = 3.0
 """What sleeps costs next to nothing: an audit of 20 times as many lanes is not 20 times as slow."""
@@ -42,7 +45,7 @@ def _crowd(house: House) -> None:
 
 @pytest.mark.slow
 @pytest.mark.requirement("lifecycle:audit")
-async def test_a_thousand_peers_are_audited_in_20_ms_without_a_process(
+async def test_a_thousand_sleeping_peers_cost_an_audit_next_to_nothing_and_no_process(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     async with open_house(before=_crowd, boot_limit=8) as house:
@@ -66,7 +69,6 @@ async def test_a_thousand_peers_are_audited_in_20_ms_without_a_process(
         await until(lambda: not house.lanes.lane(*_last(house)).box.work, "the lanes to settle")
         everybody = await _audits(house)
         await asyncio.sleep(0.2)
-        assert everybody < LIMIT_S
         assert everybody < MOST_RATIO * only_live, (everybody, only_live)
         assert asked == []
         assert sorted(house.leftovers()) == before
@@ -77,15 +79,13 @@ async def test_a_thousand_peers_are_audited_in_20_ms_without_a_process(
 async def _audits(house: House) -> float:
     """Return what an audit costs of this process' time, the median of some: others do not count.
 
-    On the clock at the wall, where they do, the best of them must keep the limit too.
+    The limit in milliseconds is kept by the benchmarks.
     """
-    took, passed = [], []
+    took = []
     for _ in range(ROUNDS):
-        began, at = time.process_time(), time.perf_counter()
+        began = time.process_time()
         await house.lanes.audit()
         took.append(time.process_time() - began)
-        passed.append(time.perf_counter() - at)
-    assert min(passed) < LIMIT_S, passed
     return sorted(took)[ROUNDS // 2]
 
 
@@ -127,3 +127,37 @@ async def test_two_audits_never_run_side_by_side(monkeypatch: pytest.MonkeyPatch
         assert most == 1
         await house.lanes.audit()
         assert running == 0
+
+
+async def test_an_audit_forgets_all_that_is_old_however_many_pieces_it_takes() -> None:
+    much = 2 * upkeep.PURGE_ROWS + 1
+    async with open_house("ann", body_retention_s=100.0) as house:
+
+        def fill(conn: Connection) -> None:
+            for n in range(much):
+                new = _message(f"old{n:09}")
+                messages.accept(conn, new, house.services.clock.now() - 200)
+                messages.advance(conn, new.id, Event.FAIL, now=1.0, reason="of old")
+
+        await house.services.ledger.write(fill)
+        await house.lanes.audit()
+        left = await house.services.ledger.read(
+            lambda c: c.execute("SELECT count(*) FROM messages WHERE purged = 0").fetchone()
+        )
+        assert left == (0,)
+
+
+def _message(message_id: str) -> NewMessage:
+    return NewMessage(
+        id=message_id,
+        sender="api-op",
+        sender_uid="of nobody",
+        to_uid="of nobody else",
+        personality="gone",
+        runtime="demo",
+        body="words",
+        accepted_ts="2026-01-01T00:00:00+00:00",
+        expires_at=0.0,
+        path="http",
+        intelligence="absent",
+    )

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from iapeer.sessions.sgr import plain, rendering, styled_rows
+from iapeer.sessions.sgr import Capture, Run, plain, rendering
 
 
 @pytest.mark.parametrize(
@@ -41,9 +41,17 @@ def test_parameters_turn_renderings_on_and_off(parameters: str, on: set[str]) ->
 
 def test_text_keeps_its_characters_and_loses_all_sequences() -> None:
     text = "a\x1b[31mb\x1b]8;;http://x\x1b\\c\x1b]0;t\x07d\x1b[2Ke\x1b(Bf  \n\x0eqx\x0fq\x1b"
-    assert [plain(row) for row in styled_rows(text)] == ["abcdef", "─│q"]
+    assert plain(text).split("\n") == ["abcdef", "─│q"]
 
 
 def test_a_rendering_lasts_over_the_end_of_a_row() -> None:
-    rows = styled_rows("\x1b[2ma\nb\x1b[0m\nc")
-    assert [row[0].style for row in rows] == [{"2"}, {"2"}, set()]
+    capture = Capture("\x1b[2ma\nb\x1b[0m\nc")
+    assert [capture.runs(number)[0].style for number in range(3)] == [{"2"}, {"2"}, set()]
+
+
+def test_a_part_of_a_row_has_its_characters_and_their_renderings() -> None:
+    capture = Capture("a\n0\x1b[2m1\x1b[K2\x1b[1m\x0eq\x0f4 ")
+    assert capture.texts == ["a", "012─4 "]
+    both = frozenset({"1", "2"})
+    assert capture.runs(1, 2, 5) == [Run("2", frozenset({"2"})), Run("─", both), Run("4", both)]
+    assert capture.runs(1, 6) == capture.runs(1, 3, 3) == []

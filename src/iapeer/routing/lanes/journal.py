@@ -224,7 +224,7 @@ class Journal:
 
     async def last_change(self, session_id: str) -> float:
         """Return when a message of this session changed last (wall time), 0 without any."""
-        return await self._s.ledger.read(lambda c: queries.last_change(c, *self._key, session_id))
+        return await self._s.ledger.read(lambda c: queries.last_change(c, session_id))
 
     async def was_heard(self, session_id: str) -> bool:
         """Whether something was said in a session."""

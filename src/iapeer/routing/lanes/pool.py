@@ -6,6 +6,8 @@ import asyncio
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, NamedTuple
 
+import msgspec
+
 from iapeer.core.errors import IapeerError, StorageError
 from iapeer.core.identity import Identity
 from iapeer.routing.ownmarks import ARMED, NEW_EAGER
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
 
     from .services import LaneServices
 
+PURGE_PIECES = 40
+"""Most pieces of one audit: 10,000 messages, about 3 s of the writer, and others write between."""
 CLOSE_S = 5.0
 """Longest wait for the lanes at shutdown; a step takes 2 s at most."""
 
@@ -266,22 +270,24 @@ class Lanes:
             await self.rescan()
             for lane in self._lanes.values():
                 lane.audit()
+            await self._purge()
         finally:
             self._auditing = False
 
     async def _expire(self) -> None:
         now = self._s.clock.now()
-        settings = self._s.settings
-        keep = settings.body_retention_s, settings.metadata_retention_s
-
-        def expire(conn: Connection) -> list[MessageRow]:
-            expired = messages.expire_due(conn, now)
-            upkeep.purge(conn, now, *keep)
-            return expired
-
-        for row in await self._s.ledger.write(expire):
+        for row in await self._s.ledger.write(lambda c: messages.expire_due(c, now)):
             self._s.waits.changed(row.id)
             self._s.notices.failed(row)
+
+    async def _purge(self) -> None:
+        """Forget what is old, piece by piece: others write in between."""
+        now, settings = self._s.clock.now(), self._s.settings
+        keep = settings.body_retention_s, settings.metadata_retention_s
+        for _ in range(PURGE_PIECES):
+            done = await self._s.ledger.write(lambda c: upkeep.purge(c, now, *keep))
+            if not any(msgspec.structs.astuple(done)):
+                return
 
     async def rescan(self) -> None:
         """Let every identity work that another process wrote something for.

@@ -21,7 +21,7 @@ from .rows import (
     history_row,
     message_row,
 )
-from .schema import OUTSTANDING_SQL, UNDELIVERED_SQL
+from .schema import IN_SESSION_SQL, OUTSTANDING_SQL, UNDELIVERED_SQL
 
 _SELECT = f"SELECT {MESSAGE_COLUMNS} FROM messages"
 
@@ -134,13 +134,13 @@ def undelivered_identities(conn: sqlite3.Connection) -> list[Waiting]:
     return [Waiting(*values) for values in found]
 
 
-def last_change(conn: sqlite3.Connection, uid: str, runtime: str, session_id: str) -> float:
+def last_change(conn: sqlite3.Connection, session_id: str) -> float:
     """Return when a message of a session changed last (wall time), 0 where it had none."""
     found = conn.execute(
-        "SELECT max(changed_at) FROM messages WHERE to_uid = ? AND runtime = ? AND session_id = ?",
-        (uid, runtime, session_id),
+        f"SELECT at FROM history WHERE session_id = ? AND {IN_SESSION_SQL} ORDER BY n DESC LIMIT 1",
+        (session_id,),
     ).fetchone()
-    return float(found[0] or 0.0)
+    return float(found[0]) if found else 0.0
 
 
 def untold(conn: sqlite3.Connection, limit: int = 1000) -> list[MessageRow]:

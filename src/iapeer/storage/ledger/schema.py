@@ -3,6 +3,7 @@
 A published schema text is never edited: a new version adds a step to `_STEPS`.
 """
 
+# ruff: noqa: S608 - SQL text is put together from constants of this module only.
 from __future__ import annotations
 
 import sqlite3
