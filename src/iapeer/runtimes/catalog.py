@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+import os
 from pathlib import Path
 
 import msgspec
@@ -11,8 +12,8 @@ from iapeer.core.errors import ManifestError, RuntimeUnknown
 
 from .manifest import RuntimeSpec, load_manifest
 
-_Stamp = tuple[tuple[str, int, int], ...]
-"""Path, time of change (ns) and size of each manifest of the user."""
+_Stamp = tuple[tuple[str, str, int, int], ...]
+"""Runtime, path, time of change (ns) and size of each manifest of the user."""
 
 SHIPPED = Path(__file__).parent / "manifests"
 """Manifests that come with the package."""
@@ -62,13 +63,12 @@ class Catalog:
         return self._found
 
     def _refresh(self) -> None:
-        files = _user_files(self._folder)
-        stamp = _stamp(files)
+        stamp = _look(self._folder)
         if stamp == self._stamp:
             return
         specs = {path.stem: _named(path.stem, path) for path in sorted(SHIPPED.glob("*.toml"))}
         problems = []
-        for runtime, paths in files.items():
+        for runtime, paths in _by_runtime(stamp).items():
             specs.pop(runtime, None)
             try:
                 specs[runtime] = _only(runtime, paths)
@@ -97,24 +97,29 @@ class Catalog:
         raise RuntimeUnknown(f"unknown runtime {runtime!r}", hint=known)
 
 
-def _stamp(files: Mapping[str, list[Path]]) -> _Stamp:
+def _look(folder: Path) -> _Stamp:
+    """Find the user's manifests; each accepted message asks."""
     found = []
-    for path in (path for paths in files.values() for path in paths):
-        try:
-            info = path.stat()
-        except OSError:
-            continue
-        found.append((str(path), info.st_mtime_ns, info.st_size))
-    return tuple(found)
+    with contextlib.suppress(OSError), os.scandir(folder) as entries:
+        for entry in entries:
+            runtime = entry.name.removesuffix(".toml")
+            is_file = runtime != entry.name
+            path = Path(entry.path) if is_file else Path(entry.path, "runtime.toml")
+            try:
+                info = path.stat()
+            except OSError:
+                # A link to nowhere is a manifest that can't be read.
+                if is_file:
+                    found.append((runtime, str(path), 0, 0))
+            else:
+                found.append((runtime, str(path), info.st_mtime_ns, info.st_size))
+    return tuple(sorted(found))
 
 
-def _user_files(folder: Path) -> dict[str, list[Path]]:
+def _by_runtime(stamp: _Stamp) -> dict[str, list[Path]]:
     found: dict[str, list[Path]] = {}
-    for path in sorted([*folder.glob("*.toml"), *folder.glob("*/runtime.toml")]):
-        runtime = (
-            path.parent.name if path.name == "runtime.toml" and path.parent != folder else path.stem
-        )
-        found.setdefault(runtime, []).append(path)
+    for runtime, path, _changed, _size in stamp:
+        found.setdefault(runtime, []).append(Path(path))
     return found
 
 
