@@ -130,7 +130,10 @@ def _registered() -> list[Row]:
 def _line(row: Row) -> str:
     states = "  ".join(f"{_glyph(row, runtime)} {runtime}" for runtime in row.runtimes)
     waiting = f"  waiting:{row.undelivered}" if row.undelivered else ""
-    last = f" last-active:{row.last_active_runtime}" if row.last_active_runtime else ""
+    last = ""
+    if row.last_active_runtime and len(row.runtimes) > 1:
+        # Of a single one there is nothing to tell.
+        last = f" last-active:{row.last_active_runtime}"
     return (
         f"{row.personality}  [{row.default_runtime}]  {row.intelligence}  {states}{last}{waiting}"
     )

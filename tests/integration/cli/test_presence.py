@@ -162,6 +162,30 @@ def test_a_running_daemon_counts_a_new_runtime_and_a_new_default_at_once(
     assert live(team) == []
 
 
+@pytest.mark.requirement("cli:list:last-active")
+def test_the_list_knows_on_which_runtime_a_peer_was_last(team: TestDaemon) -> None:
+    def listed() -> tuple[str | None, str]:
+        found = {row["personality"]: row for row in json.loads(team.run("list", "--json").stdout)}
+        assert "last_active_runtime" not in found["alice"]
+        lines = team.run("list").stdout.splitlines()
+        return found["bob"].get("last_active_runtime"), lines[1]
+
+    assert listed()[0] is None
+    team.run("send", "bob", "NOTHING", "--from", "demo-alice")
+    last, line = listed()
+    assert last == "demo"
+    assert "last-active" not in line
+    team.run("add-runtime", "api", "--peer", "bob")
+    team.run("default-runtime", "api", "--peer", "bob")
+    team.run("stop", "bob", "demo")
+    last, line = listed()
+    assert last == "demo"
+    assert line.endswith("last-active:demo")
+    team.stop()
+    team.start()
+    assert listed()[0] == "demo"
+
+
 @pytest.mark.requirement("cli:send:interrupt")
 def test_a_message_can_end_the_turn_that_runs(team: TestDaemon) -> None:
     slow = team.send("bob", "SLOW 600", "demo-alice")["message_id"]

@@ -28,7 +28,11 @@ async def _send_all(house: House) -> list[str]:
 @pytest.mark.requirement("lifecycle:crash-loop", "lifecycle:host-budget")
 async def test_a_broken_runtime_costs_few_boots_and_one_notice_and_loses_nothing() -> None:
     async with open_house(
-        *PEERS, misbehave="exit_at_start=1", boot_backoff_max_s=10.0, wait_waking_s=15.0
+        # So long that nobody is probed again while the test looks.
+        *PEERS,
+        misbehave="exit_at_start=1",
+        boot_backoff_max_s=300.0,
+        wait_waking_s=15.0,
     ) as house:
         ids = await _send_all(house)
         await event(house, "runtime-broken")
@@ -73,6 +77,22 @@ async def test_one_good_probe_sets_every_peer_of_the_runtime_free() -> None:
         for one in sent:
             await house.wait(one.message_id, "seen")
         await event(house, "runtime-mended", cause="came-up")
+
+
+@pytest.mark.requirement("lifecycle:host-budget")
+async def test_a_boot_that_is_put_off_is_no_wake_in_the_log() -> None:
+    peers = tuple(f"p{n}" for n in range(6))
+    async with open_house(
+        *peers, misbehave="exit_at_start=1", boot_limit=1, boot_backoff_max_s=60.0,
+        boot_backoff_s=60.0, wait_waking_s=0.2,
+    ) as house:  # fmt: skip
+        sent = [await house.send(peer) for peer in peers]
+        await house.wait(sent[-1].message_id, "broken")
+        booted = [row.personality for row in await house.sessions()]
+        assert "p5" not in booted
+        begun = [line["personality"] for line in events(house, "wake", mode="fresh")]
+        assert sorted(begun) == sorted(booted)
+        assert len(events(house, "wake", mode="refused", personality="p5")) == 1
 
 
 async def test_a_peer_whose_own_folder_is_at_fault_breaks_nobody_else() -> None:

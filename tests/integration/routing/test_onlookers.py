@@ -55,14 +55,19 @@ class Person:
             os.kill(self.pid, signal.SIGKILL)
             os.waitpid(self.pid, 0)
             self.gone = True
-        with contextlib.suppress(OSError):
-            os.close(self.terminal)
+        self.hang_up()
+
+    def hang_up(self) -> None:
+        """Close the terminal, once: its number may be somebody else's by then."""
+        terminal, self.terminal = self.terminal, -1
+        if terminal >= 0:
+            os.close(terminal)
 
 
-def attach(house: House, name: str, *more: str) -> Person:
+def attach(house: House, name: str) -> Person:
     """Attach by plain tmux; no parent of ours keeps the terminal open."""
     sock = next(house.settings.sock_dir.glob(f"*demo-{name}.sock"))
-    argv = ["tmux", "-N", "-S", str(sock), *more, "attach", "-t", f"=demo-{name}"]
+    argv = ["tmux", "-N", "-S", str(sock), "attach", "-t", f"=demo-{name}"]
     environ = {"PATH": house.environ["PATH"], "LC_ALL": "C.UTF-8", "TERM": "xterm"}
     pid, terminal = pty.fork()
     if pid == 0:
@@ -103,7 +108,7 @@ async def by_kill(_house: House, person: Person) -> None:
 
 
 async def by_closing_the_terminal(_house: House, person: Person) -> None:
-    os.close(person.terminal)
+    person.hang_up()
 
 
 async def by_another_hand(house: House, person: Person) -> None:
@@ -233,15 +238,13 @@ async def test_somebody_who_is_there_for_a_moment_is_told_of() -> None:
     async with open_house("ann") as house:
         await house.live("ann")
         for number in range(1, 6):
-            person = attach(house, "ann", "-u")
-            person.leave()
             person = attach(house, "ann")
-            tty = person.tty
-            await until(functools.partial(listed, house, tty), poll_s=0.0)
+            await until(functools.partial(listed, house, person.tty), poll_s=0.0)
             person.leave()
-            assert (await event(house, "attach-end", number, tty=tty))["cause"] == "left"
-        said = [(line["tty"]) for line in events(house, "attach")]
-        assert sorted(said) == sorted(line["tty"] for line in events(house, "attach-end"))
+            left = await event(house, "attach-end", number)
+            assert (left["tty"], left["cause"]) == (person.tty, "left")
+        said = [line["tty"] for line in events(house, "attach")]
+        assert said == [line["tty"] for line in events(house, "attach-end")]
 
 
 @pytest.mark.requirement("logs:attach:any-way")

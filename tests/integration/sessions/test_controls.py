@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from iapeer.core.errors import ControlRefused
-from tests.integration.routing.house import House, open_house, until
+from tests.integration.routing.house import WAIT_S, House, open_house, until
 
 pytestmark = [pytest.mark.anyio, pytest.mark.real_tmux]
 
@@ -52,6 +52,25 @@ async def test_who_is_asleep_can_not_be_interrupted() -> None:
         assert caught.value.code == "not_live"
 
 
+@pytest.mark.requirement("launch:controls:service")
+async def test_a_program_that_connects_by_itself_is_not_to_be_woken() -> None:
+    async with open_house() as house:
+        with pytest.raises(ControlRefused, match="cannot interrupt api-op") as away:
+            await house.fleet.interrupt("op", None)
+        assert away.value.code == "not_live"
+        assert "connects by itself" in away.value.hint
+        assert "wake" not in away.value.hint
+        stream = house.inboxes.open(house.caller("api-op"))
+        reading = asyncio.ensure_future(anext(stream))
+        await until(lambda: house.lane("op", "api").session is not None)
+        with pytest.raises(ControlRefused, match="does not support control command") as here:
+            await house.fleet.interrupt("op", None)
+        assert here.value.code == "unsupported"
+        assert "no terminal" in here.value.hint
+        reading.cancel()
+        await asyncio.wait({reading})
+
+
 @pytest.mark.requirement("launch:compact")
 async def test_a_compaction_ends_by_the_programs_own_word_and_mail_waits_meanwhile() -> None:
     async with open_house("ann", misbehave="never_compacts") as house:
@@ -65,7 +84,7 @@ async def test_a_compaction_ends_by_the_programs_own_word_and_mail_waits_meanwhi
         folder = house.session("ann").transcript
         with open(folder, "a", encoding="utf-8") as record:  # noqa: PTH123 - one line
             record.write('{"type": "compact"}\n')
-        assert await asyncio.wait_for(wish, 20) == ("demo-ann", False)
+        assert await asyncio.wait_for(wish, WAIT_S) == ("demo-ann", False)
         await house.wait(sent.message_id, "seen")
 
 
@@ -101,7 +120,8 @@ async def test_a_stop_ends_a_compaction_at_once() -> None:
         await house.live("ann")
         wish = asyncio.create_task(house.fleet.compact("ann", None))
         await until(lambda: [r for r in house.records("ann") if r.get("type") == "command"])
-        await asyncio.wait_for(house.fleet.stop("ann", None), 3)
+        # Far from the five minutes that a compaction gets.
+        await asyncio.wait_for(house.fleet.stop("ann", None), WAIT_S)
         with pytest.raises(ControlRefused) as caught:
             await wish
         assert caught.value.code == "session_ended"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from iapeer.core.errors import IapeerError, LaunchFailed, StorageError, TmuxError
@@ -10,7 +11,7 @@ from iapeer.core.states import HoldReason
 from iapeer.registry.units import Unit
 from iapeer.sessions.model import TmuxSession
 from iapeer.sessions.tmux.server import PASTED
-from iapeer.storage.ledger.rows import SessionRow
+from iapeer.storage.ledger.rows import MessageRow, SessionRow
 
 from .budget import PEERS_OWN
 from .delivery import seed_marker
@@ -69,6 +70,14 @@ class Arriving:
         lane = self._lane
         await lane.former.bury_leftovers()
         lane.rest.ephemeral = lane.waking.is_ephemeral()
+        waiting = await lane.journal.waiting() if lane.rest.ephemeral else []
+        self._s.budget.begin(lane.identity.runtime, lane.uid)
+        lane.phase = Phase.BOOTING
+        lane.booting.begin(beginning, lambda: self._began(beginning, waiting))
+
+    def _began(self, beginning: Beginning, waiting: Sequence[MessageRow]) -> None:
+        """Log a boot that the host has let begin; `waiting` are the tasks of a worker."""
+        lane = self._lane
         self._s.log(
             "wake",
             **lane.names(),
@@ -76,18 +85,13 @@ class Arriving:
             cause=beginning.start.cause,
             ref=beginning.native_id,
         )
-        if lane.rest.ephemeral:
-            waiting = await lane.journal.waiting()
-            if waiting:
-                self._s.log(
-                    "ephemeral-drain",
-                    identity=lane.identity.address,
-                    seq=waiting[0].seq,
-                    depth=len(waiting),
-                )
-        self._s.budget.begin(lane.identity.runtime, lane.uid)
-        lane.phase = Phase.BOOTING
-        lane.booting.begin(beginning)
+        if waiting:
+            self._s.log(
+                "ephemeral-drain",
+                identity=lane.identity.address,
+                seq=waiting[0].seq,
+                depth=len(waiting),
+            )
 
     async def cancel_boot(self) -> None:
         """Take a boot back. One that is ready already is ended like a live session."""

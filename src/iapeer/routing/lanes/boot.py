@@ -41,13 +41,16 @@ class Boot:
         self.beginning = Beginning(Start())
         """How the newest boot begins its session."""
 
-    def begin(self, beginning: Beginning) -> None:
-        """Start the child; it posts `BootBegan` when the host lets it, then how it ended."""
+    def begin(self, beginning: Beginning, began: Callable[[], None] = lambda: None) -> None:
+        """Start the child; it posts `BootBegan` when the host lets it, then how it ended.
+
+        `began` is called in that moment, before anything is started; never for one that is put off.
+        """
         self.beginning = beginning
         free = self._s.launcher.boot_slot_free
         self.reason = HoldReason.WAKING if free else HoldReason.BOOT_LIMIT
         self._task = asyncio.create_task(
-            self._run(beginning), name=f"boot {self._identity.address}"
+            self._run(beginning, began), name=f"boot {self._identity.address}"
         )
 
     async def cancel(self) -> None:
@@ -62,7 +65,7 @@ class Boot:
                 await task
             self._s.budget.taken_back(self._identity.runtime, self._uid)
 
-    async def _run(self, beginning: Beginning) -> None:
+    async def _run(self, beginning: Beginning, began: Callable[[], None]) -> None:
         """Post exactly one of `Booted`, `BootFailed`, `BootPutOff`, unless cancelled."""
         try:
             spec, request = self._prepare(beginning)
@@ -70,6 +73,7 @@ class Boot:
                 if not beginning.forced and self._s.budget.refuses(spec.id, self._uid):
                     self._report(BootPutOff())
                     return
+                began()
                 self._report(BootBegan())
                 session = await self._s.launcher.launch(request, spec)
         except LaunchFailed as error:

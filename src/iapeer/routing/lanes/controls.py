@@ -131,18 +131,25 @@ class Controls:
         return sum(len(re.findall(expression, text, re.MULTILINE)) for expression in expressions)
 
     def _live(self, session: Session | None, what: str) -> TmuxSession:
-        if not isinstance(session, TmuxSession):
-            raise ControlRefused(
-                f"cannot {what} {self._identity.address}: no session of it runs",
-                hint=f"iapeer send {self._identity.personality} wakes it",
-                code="not_live",
-            )
-        return session
+        if isinstance(session, TmuxSession):
+            return session
+        if session is not None:
+            raise self._unsupported(what, "it connects by itself and has no terminal")
+        hint = f"iapeer send {self._identity.personality} wakes it"
+        if self._s.catalog.get(self._identity.runtime).kind == "service":
+            hint = "it connects by itself: start its program"
+        raise ControlRefused(
+            f"cannot {what} {self._identity.address}: no session of it runs",
+            hint=hint,
+            code="not_live",
+        )
 
-    def _unsupported(self, what: str) -> ControlRefused:
+    def _unsupported(
+        self, what: str, hint: str = "its manifest names the keys in [control]"
+    ) -> ControlRefused:
         return ControlRefused(
             f"runtime {self._identity.runtime} does not support control command {what}",
-            hint="its manifest names the keys in [control]",
+            hint=hint,
             code="unsupported",
         )
 
