@@ -3,47 +3,38 @@
 from __future__ import annotations
 
 import os
-import sys
 import tempfile
 from pathlib import Path
 
 from benchmarks.figures import Budget, Figure, Row, Size, by_turns, spread
 from benchmarks.house import BOX, OPERATOR, house, run_time, token_of, wake
+from benchmarks.installed import Installed, installed
 from iapeer.core import env
-from iapeer.storage.atomic import write_text
 from iapeer.testing.daemon import TestDaemon
 
 PEERS = 100
 NOTHING = "python -c pass"
-_PLAIN_SCRIPT = """\
-#!{python}
-import sys
-from iapeer.cli.main import main
-sys.exit(main())
-"""
-"""What installers write that do not mend a Windows name with a regular expression."""
-_PROGRAM = str(Path(sys.executable).parent / "iapeer")
 
 
 def send(size: Size) -> list[Figure]:
-    """`iapeer send` as it is installed here, and with a start script that imports nothing."""
+    """`iapeer send` with a daemon that answers."""
     words = ["send", BOX, "Hello.", "--from", f"api-{OPERATOR}"]
-    budget, times = Budget(ratio=2, gate=5), size.times(40)
-    with house() as daemon:
-        plain = daemon.base / "iapeer"
-        write_text(plain, _PLAIN_SCRIPT.format(python=sys.executable), mode=0o700)
+    with installed() as ours, house() as daemon:
         return [
-            _figure(daemon, "send", what, [program, *words], budget, times)
-            for what, program in (
-                ("`iapeer send`, whole process", _PROGRAM),
-                ("the same with a start script without `re`", str(plain)),
+            _figure(
+                daemon,
+                "send",
+                "`iapeer send`, whole process",
+                (ours, words),
+                Budget(ratio=2, gate=5),
+                size.times(40),
             )
         ]
 
 
 def hook(size: Size) -> list[Figure]:
     """The prompt hook of a live session, told a prompt that holds no message."""
-    with house(peers=1) as daemon, tempfile.TemporaryFile() as said:
+    with installed() as place, house(peers=1) as daemon, tempfile.TemporaryFile() as said:
         wake(daemon, ["p0"])
         said.write(b'{"hook_event_name": "UserPromptSubmit", "prompt": "What is the time?"}')
         variables = {env.SESSION_TOKEN: token_of(daemon, "p0")}
@@ -53,9 +44,9 @@ def hook(size: Size) -> list[Figure]:
             return said.fileno()
 
         limit, ours = by_turns(
-            lambda: run_time([sys.executable, "-c", "pass"], daemon.environ),
+            lambda: run_time([place.python, "-c", "pass"], daemon.environ),
             lambda: run_time(
-                [sys.executable, "-P", "-m", "iapeer.client.hook"],
+                [place.python, "-P", "-m", "iapeer.client.hook"],
                 daemon.environ | variables,
                 begin(),
             ),
@@ -76,13 +67,13 @@ def hook(size: Size) -> list[Figure]:
 
 def verbs(size: Size) -> list[Figure]:
     """`list --json` and `status` with 100 peers."""
-    with house(peers=PEERS) as daemon:
+    with installed() as ours, house(peers=PEERS) as daemon:
         return [
             _figure(
                 daemon,
                 "verbs",
                 f"`iapeer {' '.join(words)}` with {PEERS} peers",
-                [_PROGRAM, *words],
+                (ours, words),
                 Budget(ratio=8),
                 size.times(25),
             )
@@ -91,15 +82,21 @@ def verbs(size: Size) -> list[Figure]:
 
 
 def _figure(  # noqa: PLR0913, PLR0917 - what a figure consists of
-    daemon: TestDaemon, row: str, what: str, argv: list[str], budget: Budget, times: int
+    daemon: TestDaemon,
+    row: str,
+    what: str,
+    call: tuple[Installed, list[str]],
+    budget: Budget,
+    times: int,
 ) -> Figure:
+    place, words = call
     # Where the process runs decides whose peer it is; the root is nobody's.
     here = Path.cwd()
     os.chdir(daemon.base)
     try:
         limit, ours = by_turns(
-            lambda: run_time([sys.executable, "-c", "pass"], daemon.environ),
-            lambda: run_time(argv, daemon.environ),
+            lambda: run_time([place.python, "-c", "pass"], daemon.environ),
+            lambda: run_time([place.program, *words], daemon.environ),
             times,
         )
     finally:

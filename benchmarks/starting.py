@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 import time
 
 from benchmarks.figures import Budget, Figure, Row, Size, by_turns, spread
 from benchmarks.house import prepare, run_time
+from benchmarks.installed import Installed, installed
 from benchmarks.wire import Connection, RequestFailed, encode
 from iapeer.testing.daemon import TestDaemon
 
@@ -18,19 +18,24 @@ _LIST = {"jsonrpc": "2.0", "id": 1, "method": "tools/list", "params": {}}
 
 def start(size: Size) -> list[Figure]:
     """Both ways by turns with what each is measured against."""
+    with installed() as place:
+        return _measure(place, size)
+
+
+def _measure(place: Installed, size: Size) -> list[Figure]:
     daemon = prepare(PEERS)
     try:
         times = size.times(8, least=2)
         sides = [
             by_turns(
-                lambda: run_time([sys.executable, "-c", "pass"], daemon.environ),
-                lambda: _start(daemon, mcp=False),
+                lambda: run_time([place.python, "-c", "pass"], daemon.environ),
+                lambda: _start(place, daemon, mcp=False),
                 times,
                 warm=1,
             ),
             by_turns(
-                lambda: run_time([sys.executable, "-c", "import mcp.server"], daemon.environ),
-                lambda: _start(daemon, mcp=True),
+                lambda: run_time([place.python, "-c", "import mcp.server"], daemon.environ),
+                lambda: _start(place, daemon, mcp=True),
                 times,
                 warm=1,
             ),
@@ -55,12 +60,12 @@ def start(size: Size) -> list[Figure]:
     ]
 
 
-def _start(daemon: TestDaemon, *, mcp: bool) -> float:
+def _start(place: Installed, daemon: TestDaemon, *, mcp: bool) -> float:
     """Return the seconds from the fork until the daemon answers; it is ended again."""
     with (daemon.base / "daemon.err").open("a") as sink:
         began = time.perf_counter()
         process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "iapeer", "daemon"],
+            [place.program, "daemon"],
             env=daemon.environ,
             cwd=daemon.base,
             stdin=subprocess.DEVNULL,

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -65,8 +64,7 @@ class CreateSpec(msgspec.Struct, frozen=True, kw_only=True):
     initial_prompt: str = ""
 
 
-@dataclass(frozen=True)
-class BirthRules:
+class BirthRules(msgspec.Struct, frozen=True):
     """What the caller knows and `create` and `init` need.
 
     `known_runtimes` are the ids that have a manifest; `before_write` is `ensure_profile`'s.
@@ -76,8 +74,7 @@ class BirthRules:
     before_write: Callable[[Profile], None] | None = None
 
 
-@dataclass(frozen=True)
-class RemoveRules:
+class RemoveRules(msgspec.Struct, frozen=True):
     """What the caller does for `remove`.
 
     `is_live` tells whether a session of an identity runs; `force` removes it all the same.

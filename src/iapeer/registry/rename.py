@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -56,8 +55,7 @@ RenameState = Callable[[str, str, str], None]
 """`(uid, old, new)`: give the ledger rows of a peer its new name. May be called twice."""
 
 
-@dataclass(frozen=True)
-class RenameRules:
+class RenameRules(msgspec.Struct, frozen=True):
     """What the caller does for `rename`: tell whether a session runs, rename the ledger's rows."""
 
     is_live: Callable[[Identity], bool]

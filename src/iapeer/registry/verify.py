@@ -6,9 +6,10 @@ The local profile is the truth, the index its projection. Checking never writes.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from iapeer.core.errors import ProfileError, RegistryError, StorageError
 from iapeer.core.profile import (
@@ -25,8 +26,7 @@ from iapeer.storage.jsonfile import MISSING, read_json
 from iapeer.storage.paths import profile_path
 
 
-@dataclass(frozen=True)
-class PeerFinding:
+class PeerFinding(msgspec.Struct, frozen=True):
     """What is known of one peer; `drift` is None without a profile to compare with."""
 
     personality: str
@@ -45,8 +45,7 @@ class PeerFinding:
         return tuple(issue for issue in self.issues if issue.severity == "warning")
 
 
-@dataclass(frozen=True)
-class VerifyReport:
+class VerifyReport(msgspec.Struct, frozen=True):
     """The state of index and profiles; `problems` are records or files that can't be used."""
 
     findings: tuple[PeerFinding, ...]
@@ -104,8 +103,7 @@ class VerifyReport:
         }
 
 
-@dataclass(frozen=True)
-class FixReport:
+class FixReport(msgspec.Struct, frozen=True):
     """What `fix` did: legacy profiles rewritten, records put aside, peers without a profile.
 
     `missing` pairs a name with its folder, `failed` a name with why its profile can't be written.

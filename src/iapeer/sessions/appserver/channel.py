@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
@@ -64,14 +63,13 @@ class ChannelStatus(msgspec.Struct, frozen=True):
     trouble: str
 
 
-@dataclass
-class _Link:
+class _Link(msgspec.Struct):
     """What one connection knows."""
 
     subscribed: str = ""
-    loaded: set[str] = field(default_factory=set)
+    loaded: set[str] = msgspec.field(default_factory=set)
     """Threads that this server has in its memory."""
-    held: list[Callable[[], list[Fact]]] = field(default_factory=list)
+    held: list[Callable[[], list[Fact]]] = msgspec.field(default_factory=list)
     """News of the terminal's thread that wait until its past has been read."""
 
 

@@ -13,7 +13,6 @@ from __future__ import annotations
 import re
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 from typing import TypeAlias
 
 import msgspec
@@ -74,8 +73,7 @@ _WORDS = (
 )
 
 
-@dataclass(frozen=True)
-class _Failure:
+class _Failure(msgspec.Struct, frozen=True):
     """How a turn ended that did not end well."""
 
     status: TurnEnd
@@ -84,15 +82,14 @@ class _Failure:
     reset_at: float | None = None
 
 
-@dataclass
-class Reading:
+class Reading(msgspec.Struct):
     """What came of one event.
 
     `give_up`: the running turn only waits for the vendor and is to be aborted. `elsewhere`: a
     message was written in that other session.
     """
 
-    facts: list[Fact] = field(default_factory=list)
+    facts: list[Fact] = msgspec.field(default_factory=list)
     give_up: bool = False
     elsewhere: str = ""
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
+
+import msgspec
 
 from iapeer.core.identity import Identity
 from iapeer.core.profile import RegistryRecord
@@ -18,8 +19,7 @@ from .layers import Facts, display_path, file_section, front_matter, joined, ros
 from .sources import HostFacts, LayerFile, LayerFiles, Tell, has_doctrine
 
 
-@dataclass(frozen=True, kw_only=True)
-class PromptContext:
+class PromptContext(msgspec.Struct, frozen=True, kw_only=True):
     """What a prompt depends on besides the layer files.
 
     `cwd` is the peer's folder, `home` the one shown as `~`, `records` the whole registry,

@@ -15,8 +15,9 @@ import stat
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 from iapeer.registry.admin import DOCTRINE_NAME
 from iapeer.storage.atomic import storage_error
@@ -38,8 +39,7 @@ Tell = Callable[[str], None]
 """Is given one sentence for the operator: what was left out of a prompt, and why."""
 
 
-@dataclass(frozen=True)
-class HostFacts:
+class HostFacts(msgspec.Struct, frozen=True):
     """What an agent is told of its host; each is `unknown` where it can't be found out."""
 
     platform: str
@@ -48,8 +48,7 @@ class HostFacts:
     hostname: str
 
 
-@dataclass(frozen=True)
-class LayerFile:
+class LayerFile(msgspec.Struct, frozen=True):
     """One file of a layer; `text` is its content with invalid UTF-8 as U+FFFD."""
 
     path: Path
