@@ -8,7 +8,8 @@ import sys
 _PROBE = "import sys, iapeer.host.run; print(*sys.modules)"
 LATER = {
     # of others, each 5 to 600 ms: what needs it imports it
-    *("filelock", "httpx2", "mcp", "pydantic", "rich", "tomlkit", "watchfiles", "websockets"),
+    *("filelock", "httpx2", "mcp", "psutil", "pydantic", "rich", "sse_starlette", "tomlkit"),
+    *("watchfiles", "websockets"),
     # ours: by the first session that needs it
     *("iapeer.sessions.appserver", "iapeer.sessions.doors.appserver"),
     *("iapeer.sessions.httpserver", "iapeer.sessions.doors.http"),

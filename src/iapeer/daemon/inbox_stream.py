@@ -7,17 +7,19 @@ reader holds up nobody but itself, and is cut when one event can't be written in
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING
 
 import anyio
 import msgspec
-from sse_starlette.event import ServerSentEvent
-from sse_starlette.sse import EventSourceResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from iapeer.core.errors import IapeerError, SendRefused
 from iapeer.daemon.answers import error_body, internal_error, log_crash, status_of
 from iapeer.registry.caller import Caller
 from iapeer.routing.ports import Inbox, InboxMessage
+
+if TYPE_CHECKING:
+    from sse_starlette.event import ServerSentEvent
 
 MAX_STREAMS = 256
 PING_S = 15.0
@@ -54,11 +56,13 @@ class InboxStreams:
                 code="too_many_streams",
                 retry_after_s=5.0,
             )
+        from sse_starlette.sse import EventSourceResponse  # noqa: PLC0415 - by the first stream
+
         events = self._events(self._inbox.open(caller))
         response = EventSourceResponse(
             events,
             ping=self._ping_s,
-            ping_message_factory=lambda: ServerSentEvent("{}", event="ping"),
+            ping_message_factory=lambda: _event("ping", "{}"),
             send_timeout=self._send_timeout_s,
         )
 
@@ -86,10 +90,8 @@ class InboxStreams:
     ) -> AsyncIterator[ServerSentEvent]:
         try:
             async for message in messages:
-                yield ServerSentEvent(
-                    msgspec.json.encode(message).decode(), event="message", id=message.id
-                )
-            yield ServerSentEvent('{"reason":"replaced"}', event="end")
+                yield _event("message", msgspec.json.encode(message).decode(), message.id)
+            yield _event("end", '{"reason":"replaced"}')
         except IapeerError as error:
             yield _error_event(error)
         except Exception as error:  # noqa: BLE001 - the root of this stream
@@ -103,4 +105,10 @@ class InboxStreams:
 
 def _error_event(error: IapeerError) -> ServerSentEvent:
     body = {**error_body(error), "status": status_of(error)}
-    return ServerSentEvent(msgspec.json.encode(body).decode(), event="error")
+    return _event("error", msgspec.json.encode(body).decode())
+
+
+def _event(name: str, data: str, number: str | None = None) -> ServerSentEvent:
+    from sse_starlette.event import ServerSentEvent  # noqa: PLC0415 - as in `stream`
+
+    return ServerSentEvent(data, event=name, id=number)

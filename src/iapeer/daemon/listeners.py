@@ -11,8 +11,6 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
-import psutil
-
 from iapeer.core.errors import ConfigError, DaemonRunning, PortBusy, StorageError
 from iapeer.daemon.auth import PeerCred
 from iapeer.storage.atomic import ensure_private_dir, storage_error
@@ -158,6 +156,8 @@ def _inode(path: Path) -> tuple[int, int] | None:
 
 def _holder(port: int) -> str:
     """Name the process that listens on a port: pid and program where this account may look."""
+    import psutil  # noqa: PLC0415 - 6 ms, and a port is seldom taken
+
     with suppress(psutil.Error, OSError):
         for found in psutil.net_connections(kind="tcp"):
             listens = found.status == psutil.CONN_LISTEN and found.pid

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from sqlite3 import Connection
 from typing import TypeVar
+
+import msgspec
 
 from iapeer.core import env
 from iapeer.core.clock import SystemClock
@@ -47,8 +48,7 @@ PATH = "cli"
 """The only entrance that is open while no daemon runs."""
 
 
-@dataclass(frozen=True)
-class OfflineSend:
+class OfflineSend(msgspec.Struct, frozen=True):
     """One call of `send`: `sender` is an address, empty where the session's token says it."""
 
     draft: Draft

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+
+import msgspec
 
 from iapeer.core.clock import Clock
 from iapeer.core.settings import Settings
@@ -12,8 +13,7 @@ from iapeer.storage.logs import LogFile, lifecycle_record
 from iapeer.storage.paths import Paths
 
 
-@dataclass(frozen=True)
-class Logs:
+class Logs(msgspec.Struct, frozen=True):
     """One writer per file: lifecycle.log and delivery.log.
 
     exits.log belongs to those who see a death from within: the server's hook and the recorder.

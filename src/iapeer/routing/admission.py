@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from sqlite3 import Connection
@@ -37,16 +36,14 @@ from .clocktime import local_iso
 from .lanes.journal import STOPPED
 
 
-@dataclass(frozen=True)
-class Reach:
+class Reach(msgspec.Struct, frozen=True):
     """How a recipient's runtimes can be reached: where a session lives, where and why it waits."""
 
     live: Sequence[str] = ()
-    held: Mapping[str, HoldReason] = field(default_factory=dict)
+    held: Mapping[str, HoldReason] = msgspec.field(default_factory=dict)
 
 
-@dataclass(frozen=True)
-class SendRequest:
+class SendRequest(msgspec.Struct, frozen=True, dict=True):
     """One call: `path` names the entrance (`mcp`, `cli`, `http`), `key` makes it repeatable.
 
     `depth` counts the messages of peers that led to it; 0 for a person's own.
@@ -64,8 +61,7 @@ class SendRequest:
         return is_ephemeral(Path(self.caller.record.cwd))
 
 
-@dataclass(frozen=True)
-class Accepted:
+class Accepted(msgspec.Struct, frozen=True):
     """A stored message; `repeated` when its key had stored it before.
 
     `queue_depth` counts what its identity has not been given yet, itself included.

@@ -7,9 +7,10 @@ no daemon runs; `ArchiveService` is the daemon's side of `ports.Archive`.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from sqlite3 import Connection
+
+import msgspec
 
 from iapeer.core.clock import Clock
 from iapeer.core.draft import Draft
@@ -41,8 +42,7 @@ Live = Callable[[RegistryRecord], Sequence[str]]
 """Tells which runtimes of a peer have a live session."""
 
 
-@dataclass(frozen=True)
-class Redelivery:
+class Redelivery(msgspec.Struct, frozen=True):
     """A dead letter and the new message that carries its text."""
 
     request: SendRequest
@@ -126,8 +126,7 @@ def story(conn: Connection, message_id: str) -> Trace:
     )
 
 
-@dataclass(frozen=True)
-class Reviver:
+class Reviver(msgspec.Struct, frozen=True):
     """Gives the text of a dead letter to its reader once more, as a new message.
 
     Sender and recipient are found by their uid: a renamed peer keeps its letters, a namesake of
@@ -175,8 +174,7 @@ class Reviver:
         return Redelivery(request, new)
 
 
-@dataclass(frozen=True)
-class ArchiveService:
+class ArchiveService(msgspec.Struct, frozen=True):
     """The daemon's archive.
 
     `admission` here has no guards: they slow machines down that talk in circles, and a redelivery

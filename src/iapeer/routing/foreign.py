@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 from iapeer.core.errors import StorageError
 from iapeer.sessions.notify import Notifier
@@ -15,8 +16,7 @@ from .lanes.pool import Lanes
 from .lanes.services import LifecycleLog
 
 
-@dataclass(frozen=True)
-class ForeignServices:
+class ForeignServices(msgspec.Struct, frozen=True):
     """What the watch works with; `folder` is where other processes leave their pokes."""
 
     ledger: Ledger

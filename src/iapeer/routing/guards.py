@@ -8,8 +8,9 @@ from __future__ import annotations
 import hashlib
 from collections import OrderedDict, deque
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Protocol, TypeVar
+
+import msgspec
 
 from iapeer.core.clock import Clock
 from iapeer.core.errors import SendRefused
@@ -24,8 +25,7 @@ REMEMBERED = 10_000
 """Pairs a guard remembers; the one unused for longest is forgotten (its bucket was full again)."""
 
 
-@dataclass(frozen=True)
-class Attempt:
+class Attempt(msgspec.Struct, frozen=True):
     """One send that asks for admission.
 
     `digest` identifies the body, `is_program` an absent intelligence, `depth` is the causal depth

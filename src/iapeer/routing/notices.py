@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from iapeer.core.errors import StorageError
 from iapeer.core.identity import CORE_ADDRESS, Identity, Intelligence, parse_identity
@@ -44,8 +45,7 @@ _Key = tuple[str, str, str]
 """(sender's address, recipient's address, reason)"""
 
 
-@dataclass(frozen=True)
-class NoticeServices:
+class NoticeServices(msgspec.Struct, frozen=True):
     """What notices are made with; `deliver` pokes the lane of whoever gets one."""
 
     ledger: Ledger

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from dataclasses import dataclass
 from sqlite3 import Connection
+
+import msgspec
 
 from iapeer.core.clock import Clock
 from iapeer.core.draft import Draft
@@ -38,8 +39,7 @@ from .sendlog import Outcome, delivery_line
 from .waits import Key, Waits, is_answer
 
 
-@dataclass(frozen=True)
-class Guarded:
+class Guarded(msgspec.Struct, frozen=True):
     """What the router works with."""
 
     settings: Settings
@@ -48,8 +48,7 @@ class Guarded:
     admission: Admission
 
 
-@dataclass(frozen=True)
-class _Sending:
+class _Sending(msgspec.Struct, frozen=True):
     """One call of `send`; `began` is monotonic."""
 
     request: SendRequest

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import msgspec
 
 from iapeer.core.outcomes import SendResult
 from iapeer.storage.logs import Delivery, delivery_record
@@ -10,8 +10,7 @@ from iapeer.storage.logs import Delivery, delivery_record
 from .admission import SendRequest
 
 
-@dataclass(frozen=True)
-class Outcome:
+class Outcome(msgspec.Struct, frozen=True):
     """What came of one call: a result, or the error's message."""
 
     request: SendRequest

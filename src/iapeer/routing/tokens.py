@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+
+import msgspec
 
 from iapeer.core.identity import Identity
 from iapeer.core.ids import token_digest
@@ -67,6 +68,6 @@ class HookEvidence:
         if fact is None:
             return 0
         if fact.kind == "user":
-            fact = replace(fact, at=lane.services.clock.now())
+            fact = msgspec.structs.replace(fact, at=lane.services.clock.now())
         lane.observe(Observed(session_id, (fact,)))
         return len(fact.ids)

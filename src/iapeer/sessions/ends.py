@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from dataclasses import dataclass
 from sqlite3 import Connection
 
 import msgspec
@@ -28,8 +27,7 @@ _REMEMBERED = 1000
 """So many looks are kept whose session's end the ledger has not taken yet."""
 
 
-@dataclass(frozen=True)
-class Remains:
+class Remains(msgspec.Struct, frozen=True):
     """A session that is about to be cleared away.
 
     `started_at` is wall time. `own_server` is the runtime's own server where there is one. `seen`:

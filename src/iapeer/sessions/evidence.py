@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Literal
+
+import msgspec
 
 from iapeer.core.envelope import decode, extract
 from iapeer.core.errors import EnvelopeError
@@ -29,8 +30,7 @@ MAX_LINE_BYTES = 4 << 20
 """A record longer than this is skipped: a message is at most 64 KB, tool output may be anything."""
 
 
-@dataclass(frozen=True)
-class Fact:
+class Fact(msgspec.Struct, frozen=True):
     """One thing the runtime told.
 
     `ids` are message ids of top-level envelopes, in order; a user input without any is a person's.
@@ -112,7 +112,7 @@ def read_hook(event: Mapping[str, object], evidence: Evidence) -> Fact | None:
     fact = _told(event, kind, texts)
     if fact is None:
         return None
-    return replace(
+    return msgspec.structs.replace(
         fact,
         source=f"hook {name}" if name else "prompt hook",
         native_id=_word(event.get("session_id")),

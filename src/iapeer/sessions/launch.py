@@ -9,10 +9,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Coroutine, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from sqlite3 import Connection
 from typing import Any, TypeVar
+
+import msgspec
 
 from iapeer.core import env
 from iapeer.core.errors import IapeerError, LaunchFailed, SessionGone, StorageError, TmuxError
@@ -41,12 +42,11 @@ HUP_GRACE_S = 2.5
 _Started = TypeVar("_Started")
 
 
-@dataclass(frozen=True)
-class _Secrets:
+class _Secrets(msgspec.Struct, frozen=True):
     """What a pane must get and nobody else: the token, and the files that it goes through."""
 
     token: str
-    handoffs: list[Path] = field(default_factory=list)
+    handoffs: list[Path] = msgspec.field(default_factory=list)
 
 
 class Launcher:

@@ -11,8 +11,9 @@ import asyncio
 import contextlib
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Literal
+
+import msgspec
 
 from iapeer.core.clock import Clock
 from iapeer.core.errors import SessionGone, TmuxError
@@ -38,8 +39,7 @@ WOKE_S = 10.0
 Left = Literal["left", "session-end", "unwatched"]
 
 
-@dataclass
-class _Watch:
+class _Watch(msgspec.Struct):
     """One session; `present` is who is there by the log."""
 
     session_id: str
@@ -48,9 +48,9 @@ class _Watch:
     server: tuple[int, int] | None
     adopted: bool = False
     """Whether an earlier daemon may have written something, which has not been read yet."""
-    present: dict[tuple[int, int], Client] = field(default_factory=dict)
+    present: dict[tuple[int, int], Client] = msgspec.field(default_factory=dict)
     noted: str = ""
-    told: deque[str] = field(default_factory=lambda: deque(maxlen=KNOWN_MAX))
+    told: deque[str] = msgspec.field(default_factory=lambda: deque(maxlen=KNOWN_MAX))
     """Terminals of which tmux said that they have come."""
     due: bool = False
     looking: asyncio.Task[None] | None = None

@@ -12,7 +12,7 @@ import pytest
 from iapeer.core.errors import ControlRefused, IapeerError, LaunchFailed, SendRefused, Unauthorized
 from iapeer.host.presence import offline_fresh
 from iapeer.registry.units import SENTINEL, unit_path
-from tests.integration.routing.house import House, open_house, until
+from tests.integration.routing.house import WAIT_S, House, open_house, until
 from tests.integration.routing.quiet import event, events, faults, gone, marks_of, profile
 
 pytestmark = [pytest.mark.anyio, pytest.mark.real_tmux]
@@ -135,7 +135,12 @@ async def test_a_session_that_wants_to_begin_anew_is_replaced_at_once_and_no_fau
             assert answer.identity == "demo-ann"
             await _replaced(house, old.id)
         assert await faults(house, "ann") == 0
-        assert "new_eager" not in await marks_of(house, "ann")
+
+        async def forgotten() -> bool:
+            return "new_eager" not in await marks_of(house, "ann")
+
+        # The wish is forgotten after the successor is there, so that a kill in between renews it.
+        await until(forgotten)
         assert len(events(house, "supervise", outcome="eager-fresh")) == 4
         with pytest.raises(Unauthorized):
             await house.ports.own.fresh(old.id)
@@ -165,7 +170,8 @@ async def test_attach_without_a_runtime_takes_what_lives_then_what_lived_last() 
     async with open_house("ann") as house:
         assert (await house.fleet.wake("ann", None)).identity == "demo-ann"
         assert not (await house.fleet.wake("ann", None)).woke
-        assert [line["woke"] for line in events(house, "attach")] == ["true", "false"]
+        # Whoever asks where to attach has not attached yet.
+        assert events(house, "attach") == []
 
 
 # -- the service manager's own ------------------------------------------------------------------
@@ -183,8 +189,9 @@ async def test_a_peer_of_the_service_manager_is_only_read_and_delivered_to(
     text: str, code: str
 ) -> None:
     async with open_house("ann", idle_s=0.4) as house:
-        session = await house.live("ann")
-        _unit(house, text)
+        with house.awake("ann"):
+            session = await house.live("ann")
+            _unit(house, text)
         sent = await house.send("ann", "NOTHING\nread")
         await house.wait(sent.message_id, "seen")
         await asyncio.sleep(1.0)
@@ -219,15 +226,15 @@ async def test_a_worker_of_the_service_manager_takes_no_tasks() -> None:
 
 
 async def _stop_in_time(house: House) -> None:
-    async with asyncio.timeout(3):
+    async with asyncio.timeout(WAIT_S):
         assert await house.fleet.stop("ann", None) == {"demo": "stopped"}
     assert house.lane("ann").session is None
-    await until(lambda: not house.leftovers(), "all processes to end", timeout_s=5)
+    await until(lambda: not house.leftovers(), "all processes to end")
 
 
 @pytest.mark.requirement("lifecycle:control")
 async def test_stop_takes_effect_in_mid_boot() -> None:
-    async with open_house("ann", misbehave="hang_at_start") as house:
+    async with open_house("ann", misbehave="hang_at_start", boot_deadline_s=300.0) as house:
         call = asyncio.create_task(house.send("ann"))
         await event(house, "wake")
         await until(lambda: list(house.settings.sock_dir.glob("*.sock")))

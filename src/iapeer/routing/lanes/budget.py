@@ -6,8 +6,9 @@ A CLI that a bad update has broken would otherwise be started by the whole fleet
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from .presence import RuntimeTrouble
 
@@ -20,11 +21,10 @@ PEERS_OWN = frozenset({"cwd_gone", "unknown_peer"})
 """Failures that say nothing about the runtime."""
 
 
-@dataclass
-class _Record:
+class _Record(msgspec.Struct):
     """What happened since the last good boot of one runtime."""
 
-    peers: set[str] = field(default_factory=set)
+    peers: set[str] = msgspec.field(default_factory=set)
     failures: int = 0
     last_at: float = 0.0
     why: str = ""

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import re
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from iapeer.core.errors import ControlRefused
 from iapeer.core.identity import Identity
@@ -30,8 +31,7 @@ LOOK_S = 0.5
 """Between two looks at a running compaction."""
 
 
-@dataclass
-class _Compaction:
+class _Compaction(msgspec.Struct):
     done: asyncio.Future[str]
     deadline: float
     refusals: int

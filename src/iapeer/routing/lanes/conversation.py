@@ -7,7 +7,6 @@ taken for a clean end; only a fresh one consumes the wish for it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from sqlite3 import Connection
 from typing import TYPE_CHECKING
 
@@ -30,8 +29,7 @@ TOPICS_MAX = 16
 """Topics remembered of one conversation (the contract's bound); the oldest goes first."""
 
 
-@dataclass(frozen=True)
-class Past:
+class Past(msgspec.Struct, frozen=True):
     """What an identity looks back on; `native_id` is empty when nothing can be gone on with."""
 
     native_id: str = ""

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from iapeer.core.errors import RuntimeUnknown, SessionGone, TmuxError
 from iapeer.core.states import MessageState
@@ -32,8 +33,7 @@ NOTICE_GAPS_S = (0.002, 0.004, 0.008, 0.016, 0.032, *(0.05,) * 28)
 most. tmux learns of its child's end by SIGCHLD, the lane by pidfd, often a little earlier."""
 
 
-@dataclass(frozen=True)
-class Obituary:
+class Obituary(msgspec.Struct, frozen=True):
     """How a session died; `status` and `signal` are None when nobody knows.
 
     `pid` is the process whose end was the session's, None where only tmux knows.
@@ -123,8 +123,7 @@ async def _facts(session: TmuxSession) -> PaneFacts | None:
     return facts
 
 
-@dataclass(frozen=True)
-class End:
+class End(msgspec.Struct, frozen=True):
     """How a session ends: `cause` for the log, what the rules made of it, and its obituary.
 
     `obituary` is None for a deliberate end.
@@ -200,7 +199,7 @@ async def bury(
         await _read_record(row, journal, services)
     armed = why.ephemeral and await journal.armed(row.id)
     mid_turn = await journal.turn_open(row.id)
-    ending = replace(why, armed=armed, mid_turn=mid_turn)
+    ending = msgspec.structs.replace(why, armed=armed, mid_turn=mid_turn)
     end = End("died unwatched", ending, services.rules.after(ending))
     done = await _settle_turn(row.id, journal, end)
     unproven = [m for m in await journal.outstanding(row.id) if m.id != done]

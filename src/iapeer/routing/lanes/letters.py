@@ -6,6 +6,8 @@ import asyncio
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+import msgspec
+
 from iapeer.core.errors import LaunchFailed
 from iapeer.sessions.doors.inbox import InboxSession
 from iapeer.sessions.evidence import Fact
@@ -44,53 +46,45 @@ class Order:
     session_id: str = ""
 
 
-@dataclass(frozen=True)
-class Attached:
+class Attached(msgspec.Struct, frozen=True):
     """A program opened its inbox stream."""
 
     session: InboxSession
 
 
-@dataclass(frozen=True)
-class Detached:
+class Detached(msgspec.Struct, frozen=True):
     """An inbox stream ended."""
 
     session_id: str
 
 
-@dataclass(frozen=True)
-class BootBegan:
+class BootBegan(msgspec.Struct, frozen=True):
     """The host's boot permit was given."""
 
 
-@dataclass(frozen=True)
-class BootPutOff:
+class BootPutOff(msgspec.Struct, frozen=True):
     """The permit was given, but meanwhile boots of that runtime fail everywhere."""
 
 
-@dataclass(frozen=True)
-class Booted:
+class Booted(msgspec.Struct, frozen=True):
     """A session is ready."""
 
     session: TmuxSession
 
 
-@dataclass(frozen=True)
-class BootFailed:
+class BootFailed(msgspec.Struct, frozen=True):
     """No session came of it."""
 
     error: LaunchFailed
 
 
-@dataclass(frozen=True)
-class Died:
+class Died(msgspec.Struct, frozen=True):
     """The tmux server or the program of a session is gone."""
 
     session_id: str
 
 
-@dataclass(frozen=True)
-class Observed:
+class Observed(msgspec.Struct, frozen=True):
     """Facts of a session's own record or hook; `offset` is set by the follower only."""
 
     session_id: str

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Literal, Protocol
+
+import msgspec
 
 from iapeer.core.states import HoldReason
 
@@ -18,16 +19,14 @@ class Phase(StrEnum):
     LIVE = "live"
 
 
-@dataclass(frozen=True)
-class Settled:
+class Settled(msgspec.Struct, frozen=True):
     """Why what comes for a lane waits, as of its step of that number."""
 
     reason: HoldReason
     step: int
 
 
-@dataclass(frozen=True)
-class RuntimeTrouble:
+class RuntimeTrouble(msgspec.Struct, frozen=True):
     """Boots of one runtime that fail, over all peers of this host and since the last good one.
 
     `last_at` is the wall time of the newest; `probing` says that one boot is trying it right now.
@@ -39,8 +38,7 @@ class RuntimeTrouble:
     probing: bool = False
 
 
-@dataclass(frozen=True)
-class Presence:
+class Presence(msgspec.Struct, frozen=True):
     """A peer that has work and no live session.
 
     `faults` are the wall times, oldest first, of boots that failed and sessions that died by no
@@ -52,7 +50,7 @@ class Presence:
     managed: bool = False
     """Whether the service manager starts and ends its sessions."""
     faults: tuple[float, ...] = ()
-    trouble: RuntimeTrouble = field(default_factory=RuntimeTrouble)
+    trouble: RuntimeTrouble = msgspec.field(default_factory=RuntimeTrouble)
     can_resume: bool = False
     """Whether there is an earlier conversation that its runtime can go on with."""
     parked: bool = False
@@ -71,16 +69,14 @@ class Presence:
     """Topics the earlier conversation was about."""
 
 
-@dataclass(frozen=True)
-class Start:
+class Start(msgspec.Struct, frozen=True):
     """Start a session; `cause` is the contract's word for why it is fresh or gone on with."""
 
     mode: Literal["fresh", "resume"] = "fresh"
     cause: str = "first-wake"
 
 
-@dataclass(frozen=True)
-class Hold:
+class Hold(msgspec.Struct, frozen=True):
     """Keep the work, for this reason; look again after `retry_s` (None: when something changes).
 
     `whole_runtime` says that not this peer is at fault but what it runs.
@@ -91,8 +87,7 @@ class Hold:
     whole_runtime: bool = False
 
 
-@dataclass(frozen=True)
-class Life:
+class Life(msgspec.Struct, frozen=True):
     """A peer with a live session that has nothing to do right now.
 
     `idle_s` counts from the newest of: the wake, the last delivery, the last sign of activity.
@@ -118,20 +113,17 @@ class Outcome(StrEnum):
     UNARMED = "ephemeral-unarmed-bound"
 
 
-@dataclass(frozen=True)
-class Stay:
+class Stay(msgspec.Struct, frozen=True):
     """Let it live; look again after `again_s`, None: never by itself."""
 
     again_s: float | None
 
 
-@dataclass(frozen=True)
-class Look:
+class Look(msgspec.Struct, frozen=True):
     """Its time seems over: find out whether it is engaged, and ask again."""
 
 
-@dataclass(frozen=True)
-class Reap:
+class Reap(msgspec.Struct, frozen=True):
     """End it."""
 
     outcome: Outcome
@@ -152,8 +144,7 @@ class Cause(StrEnum):
     STOPPED = "stopped"
 
 
-@dataclass(frozen=True)
-class Ending:
+class Ending(msgspec.Struct, frozen=True):
     """A session that ends; `mid_turn` tells whether a turn or a tool was running."""
 
     cause: Cause
@@ -162,8 +153,7 @@ class Ending:
     mid_turn: bool = False
 
 
-@dataclass(frozen=True)
-class Aftermath:
+class Aftermath(msgspec.Struct, frozen=True):
     """What follows from an end.
 
     `fault`: it counts against the peer. `park`: the next session may go on with the conversation.

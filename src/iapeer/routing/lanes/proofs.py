@@ -6,8 +6,9 @@ The same function serves a living session and one that died while nobody watched
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from sqlite3 import Connection
+
+import msgspec
 
 from iapeer.core.states import Event, MessageState, TurnEnd
 from iapeer.sessions.evidence import Fact
@@ -20,17 +21,16 @@ HUMAN_DEPTH = -1
 """Nothing of a peer is behind what is written now: a person's input, or no turn at all."""
 
 
-@dataclass
-class Taken:
+class Taken(msgspec.Struct):
     """What came of some facts.
 
     `changed` are ids whose state changed, `ended` are ends of turns with their messages' ids,
     `depth` is the causal depth of the newest input, None when there was none.
     """
 
-    changed: list[str] = field(default_factory=list)
-    seen: list[str] = field(default_factory=list)
-    ended: list[tuple[Fact, TurnEnd, list[str]]] = field(default_factory=list)
+    changed: list[str] = msgspec.field(default_factory=list)
+    seen: list[str] = msgspec.field(default_factory=list)
+    ended: list[tuple[Fact, TurnEnd, list[str]]] = msgspec.field(default_factory=list)
     depth: int | None = None
 
 

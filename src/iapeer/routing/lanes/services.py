@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
+
+import msgspec
 
 from iapeer.core.clock import Clock
 from iapeer.core.settings import Settings
@@ -33,8 +34,7 @@ class LifecycleLog(Protocol):
         """Write event `ev` with its fields."""
 
 
-@dataclass(frozen=True)
-class LaneServices:
+class LaneServices(msgspec.Struct, frozen=True):
     """The world of a lane."""
 
     settings: Settings
@@ -51,5 +51,5 @@ class LaneServices:
     budget: RuntimeBudget
     log: LifecycleLog
     notices: Notices
-    by_session: dict[str, Lane] = field(default_factory=dict)
+    by_session: dict[str, Lane] = msgspec.field(default_factory=dict)
     """Which lane a live session belongs to."""

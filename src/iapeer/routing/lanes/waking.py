@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from iapeer.core.errors import IapeerError
 from iapeer.core.identity import Identity
@@ -22,8 +23,7 @@ if TYPE_CHECKING:
     from .services import LaneServices
 
 
-@dataclass(frozen=True)
-class Beginning:
+class Beginning(msgspec.Struct, frozen=True):
     """How a session begins: `native_id` is the conversation to go on with, empty if fresh."""
 
     start: Start

@@ -7,8 +7,9 @@ import contextlib
 import re
 import secrets
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
+
+import msgspec
 
 from iapeer.core.errors import TmuxError
 from iapeer.sessions.tmux.clients import Hear, tell
@@ -34,13 +35,12 @@ def _deaf(_name: str) -> None:
     """Nobody wants to hear of clients."""
 
 
-@dataclass
-class _Reply:
+class _Reply(msgspec.Struct):
     """What has come of a reply that ends at `word`; `done` is set to all lines before that."""
 
     word: str
     done: asyncio.Future[list[str]]
-    lines: list[str] = field(default_factory=list)
+    lines: list[str] = msgspec.field(default_factory=list)
     size: int = 0
 
     def take(self, data: bytes) -> bool:
