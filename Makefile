@@ -100,6 +100,10 @@ bench-agents: setup tmux ## How long a message takes to a real agent's model bey
 	@$(PY) -m iapeer.testing.agents install claude codex
 	@$(PY) scripts/bench_agents.py $(ARGS)
 
+.PHONY: bench-rivals
+bench-rivals: setup tmux ## Measure other message routers beside iapeer and write docs/rivals.md (ARGS=--quick)
+	@$(PY) -m benchmarks.rivals $(if $(ARGS),$(ARGS),--write)
+
 .PHONY: coverage
 coverage: setup tmux ## Run the tests and report the lines and branches they miss
 	@rm -f .coverage .coverage.*

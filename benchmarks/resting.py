@@ -18,7 +18,7 @@ SESSIONS = 100
 REST_S = 75.0
 """Longer than one audit interval (60 s), so that an audit is in it."""
 _QUIET_S = 5.0
-_IMPORTS = "import iapeer.host.run, iapeer.daemon.mcp, iapeer.cli.daemonctl, iapeer.cli.verbs"
+_IMPORTS = "import iapeer.host.run, iapeer.cli.daemonctl, iapeer.cli.verbs"
 _MIB = 1 << 20
 
 
