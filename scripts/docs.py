@@ -25,8 +25,9 @@ from iapeer.cli.verbs import VERBS
 from iapeer.core import env, states
 from iapeer.core.errors import IapeerError
 from iapeer.core.settings import Settings, make_settings
-from iapeer.daemon import api, asks, fleet_routes, mcp
+from iapeer.daemon import api, asks, fleet_routes
 from iapeer.daemon.answers import status_of
+from iapeer.daemon.mcp import tool as mcp
 from iapeer.runtimes import spec
 from iapeer.runtimes.allowed import allowed_at
 from iapeer.runtimes.templates import PLACEHOLDERS
@@ -311,7 +312,7 @@ def tool() -> str:
         (f"`{name}`", "yes" if name in required else "no", _limits(about), about["description"])
         for name, about in mcp.SCHEMA["properties"].items()
     ]
-    quoted = "\n".join(f"> {line}".rstrip() for line in (mcp.TOOL.description or "").splitlines())
+    quoted = "\n".join(f"> {line}".rstrip() for line in mcp.TOOL["description"].splitlines())
     return f"`{mcp.TOOL_NAME}`\n\n{quoted}\n\n" + table(
         ("argument", "required", "limits", "meaning"), rows
     )

@@ -18,7 +18,7 @@ from iapeer.core import env
 from iapeer.core.settings import Settings
 from iapeer.core.states import Event, HoldReason, MessageState
 from iapeer.daemon.api import Api
-from iapeer.daemon.mcp import SCHEMA
+from iapeer.daemon.mcp.tool import SCHEMA
 from iapeer.runtimes.spec import RuntimeSpec
 from iapeer.storage.logs import Delivery, delivery_record
 from iapeer.storage.paths import Paths

@@ -43,7 +43,7 @@ _CALL_S = 10.0
 _REMEMBERED = 1000
 """Acknowledged ids that are remembered, so that a repeated one is not shown twice."""
 
-_RETRIED = frozenset({"too_many_streams", "starting", "internal"})
+_RETRIED = frozenset({"too_many_streams", "internal"})
 
 _BY_STATUS: dict[int, type[IapeerError]] = {
     400: InvalidInput,

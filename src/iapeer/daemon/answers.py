@@ -29,7 +29,6 @@ _BY_CODE = {
     "media_type": 415,
     "wrong_method": 405,
     "unknown_path": 404,
-    "starting": 503,
 }
 
 _BY_CLASS: dict[type[BaseException], int] = {

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import importlib
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 import anyio
 from starlette.applications import Starlette
@@ -23,73 +21,22 @@ from iapeer.daemon.answers import error_response, internal_error, log_crash, log
 from iapeer.daemon.api import Api
 from iapeer.daemon.auth import admit, check_account, check_host, check_origin
 from iapeer.daemon.inbox_stream import InboxStreams
+from iapeer.daemon.mcp.endpoint import McpEndpoint
 from iapeer.daemon.services import Services
 from iapeer.routing.ports import Tokens
-
-if TYPE_CHECKING:
-    from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
 
 MCP_PATH = "/mcp"
 BODY_S = 10.0
 """How long a request body may take to arrive."""
 LINGER_S = 2.0
 """How long the rest of a refused body is read and dropped before the answer."""
-MCP_READY_S = 10.0
-"""How long a request waits for the MCP SDK to be imported (measured: 1.0-1.5 s)."""
 
 
-class LazyMcp:
-    """`/mcp`: the SDK is imported in a thread, and requests that come before it is there wait."""
-
-    def __init__(self, settings: Settings, services: Services) -> None:
-        self._settings = settings
-        self._services = services
-        self._ready = asyncio.Event()
-        self._stop = asyncio.Event()
-        self._manager: StreamableHTTPSessionManager | None = None
-
-    async def run(self) -> None:
-        """Import, serve until `stop`; the task that calls this owns everything the SDK starts."""
-        try:
-            module = await asyncio.to_thread(importlib.import_module, "iapeer.daemon.mcp")
-            manager: StreamableHTTPSessionManager = module.make_manager(
-                self._settings, self._services
-            )
-            async with manager.run():
-                self._manager = manager
-                self._ready.set()
-                await self._stop.wait()
-        except Exception as error:  # noqa: BLE001 - the root of this task
-            log_crash("mcp", error)
-        finally:
-            self._manager = None
-            self._ready.set()
-
-    def stop(self) -> None:
-        """End `run`."""
-        self._stop.set()
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one POST; 503 when the SDK is not there in time."""
-        try:
-            async with asyncio.timeout(MCP_READY_S):
-                await self._ready.wait()
-        except TimeoutError:
-            pass
-        if self._manager is None:
-            error = IapeerError("MCP is not ready", code="starting", retry_after_s=1.0)
-            await error_response(error, rpc=True)(scope, receive, send)
-            return
-        await self._manager.handle_request(scope, receive, send)
-
-
-def build_app(
-    settings: Settings, services: Services, streams: InboxStreams, mcp: LazyMcp, port: Port
-) -> ASGIApp:
+def build_app(settings: Settings, services: Services, streams: InboxStreams, port: Port) -> ASGIApp:
     """Return the application; `port` is asked per request, for port 0 is known after binding."""
     routes = [
+        Route(MCP_PATH, McpEndpoint(settings, services), methods=["POST"]),
         *Api(settings, services, streams).routes(),
-        Route(MCP_PATH, mcp, methods=["POST"]),
     ]
     app = Starlette(routes=routes, exception_handlers={404: _not_found, 405: _wrong_method})
     app.router.redirect_slashes = False

@@ -1,6 +1,6 @@
 """The daemon's listeners: one HTTP server on a unix socket and on loopback TCP, in our own loop.
 
-Start: TCP, unix socket, `router.json`, then the heavy imports. Stop: no new connections, streams
+Start: TCP, unix socket, `router.json`. Stop: no new connections, streams
 ended, running requests given a moment, the rest cut, `router.json` and the socket's file removed
 if they are still ours.
 """
@@ -22,7 +22,7 @@ from iapeer.core.errors import IapeerError
 from iapeer.core.settings import Settings
 from iapeer.daemon import discovery
 from iapeer.daemon.answers import log_crash
-from iapeer.daemon.app import MCP_PATH, LazyMcp, build_app
+from iapeer.daemon.app import MCP_PATH, build_app
 from iapeer.daemon.auth import Listener
 from iapeer.daemon.discovery import Discovery
 from iapeer.daemon.inbox_stream import InboxStreams
@@ -44,7 +44,7 @@ GRACE_S = 2.0
 _START_S = 10.0
 _STEP_S = 1.0
 
-_QUIET = ("uvicorn.error", "mcp", "sse_starlette")
+_QUIET = ("uvicorn.error", "sse_starlette")
 """Loggers that write bodies at DEBUG (sse-starlette) or a line per request."""
 
 
@@ -55,15 +55,13 @@ class DaemonServer:
         self._settings = settings
         self._discovery_path = Paths(settings.root).discovery
         self._streams = InboxStreams(services.inbox)
-        self._mcp = LazyMcp(settings, services)
-        self._app = build_app(settings, services, self._streams, self._mcp, lambda: self.port)
+        self._app = build_app(settings, services, self._streams, lambda: self.port)
         self._port = settings.port
         self._tcp: socket.socket | None = None
         self._unix: UnixListener | None = None
         self._found: Discovery | None = None
         self._server: _Server | None = None
         self._serving: asyncio.Task[None] | None = None
-        self._mcp_run: asyncio.Task[None] | None = None
 
     @property
     def port(self) -> int:
@@ -92,9 +90,7 @@ class DaemonServer:
         if self._server is not None:
             self._server.finish()
         await _settle([self._serving] if self._serving else [], GRACE_S + 3 * _STEP_S)
-        self._mcp.stop()
-        await _settle([self._mcp_run] if self._mcp_run else [], _STEP_S)
-        self._serving = self._mcp_run = None
+        self._serving = None
         try:
             self._close_files()
         except IapeerError as error:
@@ -112,7 +108,6 @@ class DaemonServer:
         await self._server.wait_ready(self._serving)
         self._found = Discovery(sock=str(self._unix.path), tcp=self.url)
         discovery.write(self._discovery_path, self._found)
-        self._mcp_run = asyncio.create_task(self._mcp.run(), name="mcp")
 
     def _close_files(self) -> None:
         """Close the sockets and remove what is ours of their traces; raises StorageError."""

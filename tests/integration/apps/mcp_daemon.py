@@ -29,7 +29,8 @@ class McpDaemon:
 
     def __init__(self, answer: Answer = delivered, *, port: int = 0) -> None:
         self.calls: list[tuple[dict[str, Any], dict[str, str], dict[str, Any]]] = []
-        self.requests: list[str] = []
+        self.connections: set[int] = set()
+        """The client's ports of the calls: one for each connection."""
         self._answer = answer
         self._socket = socket.socket()
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -59,7 +60,6 @@ class McpDaemon:
             asyncio.run(self._server.serve(sockets=[self._socket]))
 
     async def _list(self, _context: Any, _params: Any) -> types.ListToolsResult:
-        self.requests.append("tools/list")
         tool = types.Tool(name="send_to_peer", input_schema={"type": "object"})
         return types.ListToolsResult(tools=[tool])
 
@@ -67,5 +67,6 @@ class McpDaemon:
         self, context: Any, params: types.CallToolRequestParams
     ) -> types.CallToolResult:
         arguments = dict(params.arguments or {})
+        self.connections.add(context.request.client.port)
         self.calls.append((arguments, dict(context.request.headers), dict(context.meta or {})))
         return await self._answer(arguments)

@@ -280,7 +280,7 @@ class FakeInbox:
         return bool(found)
 
     async def until(self, predicate: Any) -> None:
-        async with asyncio.timeout(10), self.changed:
+        async with asyncio.timeout(30), self.changed:
             await self.changed.wait_for(predicate)
 
 

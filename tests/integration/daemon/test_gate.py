@@ -90,7 +90,7 @@ async def test_an_oversized_body_is_refused_with_and_without_a_length(edge: Edge
         raw = head.encode() + chunk * (size // 0x10000 + 1) + b"0\r\n\r\n"
         reader, writer = await asyncio.open_connection("127.0.0.1", edge.server.port)
         writer.write(raw)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             assert b" 413 " in await reader.readline()
         writer.close()
     assert edge.postman.sent == []
@@ -132,7 +132,7 @@ async def test_half_a_request_blocks_nobody_and_is_cut(
     monkeypatch.setattr(server_module, "HEAD_S", 0.3)
     slow = [asyncio.create_task(edge.raw(half)) for _ in range(20)]
     await asyncio.sleep(0)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         assert (await edge.tcp("GET", "/api/v1/ping"))[0] == 200
         ends = await asyncio.gather(*slow, return_exceptions=True)
     assert all(end == b"" or isinstance(end, ConnectionResetError) for end in ends)
@@ -145,7 +145,7 @@ async def test_half_a_second_request_on_a_kept_connection_is_cut_too(
     head = f"GET /api/v1/ping HTTP/1.1\r\nHost: 127.0.0.1:{edge.server.port}\r\n"
     reader, writer = await asyncio.open_connection("127.0.0.1", edge.server.port)
     writer.write(f"{head}\r\n".encode())
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         assert b" 200 " in await reader.readline()
         writer.write(head.encode())
         with contextlib.suppress(ConnectionError):
@@ -163,7 +163,7 @@ async def test_a_body_that_does_not_come_is_answered_with_408(
     )
     reader, writer = await asyncio.open_connection("127.0.0.1", edge.server.port)
     writer.write(head.encode())
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         assert b" 408 " in await reader.readline()
     writer.close()
 
@@ -174,7 +174,7 @@ async def test_too_many_tcp_connections_do_not_cost_the_unix_socket(
 ) -> None:
     monkeypatch.setattr(server_module, "TCP_CONNECTIONS_MAX", 3)
     opened = [await asyncio.open_connection("127.0.0.1", edge.server.port) for _ in range(3)]
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         reader, writer = await asyncio.open_connection("127.0.0.1", edge.server.port)
         with contextlib.suppress(ConnectionError):
             assert await reader.read() == b""

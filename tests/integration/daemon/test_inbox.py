@@ -48,7 +48,7 @@ def message(number: int, **more: Any) -> InboxMessage:
 
 @contextlib.asynccontextmanager
 async def reading(peer: Peer, **options: Any) -> AsyncIterator[AsyncIterator[Incoming]]:
-    async with asyncio.timeout(15), contextlib.aclosing(peer.inbox(**options)) as stream:
+    async with asyncio.timeout(30), contextlib.aclosing(peer.inbox(**options)) as stream:
         yield stream
 
 
@@ -174,7 +174,7 @@ async def test_events_have_ids_and_pings_keep_the_stream_alive(
     kinds: list[tuple[str, str]] = []
     transport = httpx2.AsyncHTTPTransport(uds=edge.sock)
     async with (
-        asyncio.timeout(10),
+        asyncio.timeout(30),
         httpx2.AsyncClient(transport=transport, base_url="http://localhost") as client,
         client.sse("/api/v1/inbox", headers={"X-IAPeer-Identity": BOT}) as source,
     ):
@@ -198,7 +198,7 @@ async def test_a_reader_that_does_not_read_holds_up_nobody_and_is_cut(root: Path
     head = f"GET /api/v1/inbox HTTP/1.1\r\nHost: x\r\nX-IAPeer-Identity: {BOT}\r\n\r\n"
     writer.write(head.encode())
     await edge.inbox.until(lambda: edge.inbox.opened == 1)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         assert (await edge.call("GET", "/api/v1/ping"))[0] == 200
         await edge.inbox.ended.wait()
         with contextlib.suppress(ConnectionError):
@@ -216,7 +216,7 @@ async def test_an_open_stream_ends_cleanly_and_at_once_when_the_daemon_stops(
     await edge.server.start()
     transport = httpx2.AsyncHTTPTransport(uds=edge.sock)
     async with (
-        asyncio.timeout(10),
+        asyncio.timeout(30),
         httpx2.AsyncClient(transport=transport, base_url="http://localhost") as client,
         client.sse("/api/v1/inbox", headers={"X-IAPeer-Identity": BOT}) as source,
     ):

@@ -186,25 +186,23 @@ async def test_lone_surrogates_are_refused_before_they_reach_anybody(edge: Edge)
         "io.modelcontextprotocol/protocolVersion": "2026-07-28",
         "io.modelcontextprotocol/clientCapabilities": {},
     }
-    body = {
-        "jsonrpc": "2.0",
-        "id": 1,
-        "method": "tools/call",
-        "params": {"name": "send_to_peer", "arguments": GOOD | {"message": "\ud800"}},
-    }
-    status, _headers, _answer = await edge.tcp("POST", "/mcp", body, X_IAPeer_Token=ALICE_TOKEN)
-    assert status == 400  # the older generation's reader refuses it by itself
+    params = {"name": "send_to_peer", "arguments": GOOD | {"message": "\ud800"}}
+    old = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params}
     modern = {
         "MCP_Protocol_Version": "2026-07-28",
         "Mcp_Method": "tools/call",
         "Mcp_Name": "send_to_peer",
         "X_IAPeer_Token": ALICE_TOKEN,
     }
-    body["params"] = {**body["params"], "_meta": meta}  # type: ignore[dict-item]
-    status, _headers, answer = await edge.tcp("POST", "/mcp", body, **modern)
-    assert status == 200, answer
-    assert answer["result"]["isError"] is True
-    assert "surrogate" in answer["result"]["content"][0]["text"]
+    body = old | {"params": {**params, "_meta": meta}}
+    both = (
+        await edge.tcp("POST", "/mcp", old, X_IAPeer_Token=ALICE_TOKEN),
+        await edge.tcp("POST", "/mcp", body, **modern),
+    )
+    for status, _headers, answer in both:
+        assert status == 200, answer
+        assert answer["result"]["isError"] is True
+        assert "surrogate" in answer["result"]["content"][0]["text"]
     assert edge.postman.sent == []
 
 

@@ -1,7 +1,7 @@
-"""Sends through the daemon's `send_to_peer` tool with the official MCP client, beside the screen.
+"""Sends through the daemon's `send_to_peer` tool, beside the screen.
 
-The client (70 MiB, 1.3 s to import) is loaded by the worker thread at its first job, so an agent
-that never sends stays small and the screen stays responsive while one does.
+The HTTP client is loaded by the worker thread at its first job, so an agent that never sends stays
+small and the screen stays responsive while one does.
 """
 
 from __future__ import annotations
@@ -12,9 +12,14 @@ import threading
 import time
 import uuid
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from iapeer.core.errors import IapeerError
 
 from .values import Value
+
+if TYPE_CHECKING:
+    import httpx2
 
 CALL_S = 60.0
 """Longest wait for the answer of one call."""
@@ -24,6 +29,8 @@ PAUSE_S = 0.3
 KEY = "iapeer/key"
 """Idempotency key in `_meta`: a repeated call after a lost connection is not a second message."""
 TOOL = "send_to_peer"
+VERSION = "2025-11-25"
+"""Of the protocol: the newest with a handshake, as the agent programs of its time have one."""
 
 
 class Outcome(Value):
@@ -93,34 +100,29 @@ class Sender:
                 continue
             try:
                 await self._connected()
-            # A broken connection cancels what runs inside it; nobody cancels this task itself.
-            except (Exception, BaseExceptionGroup, asyncio.CancelledError) as error:  # noqa: BLE001
+            # An answer that is none of a daemon's can fail in any way; the call must still end.
+            except Exception as error:  # noqa: BLE001 - the root of this thread's work
                 await self._failed(error)
 
     async def _connected(self) -> None:
         """Connect and make calls until the connection breaks, which raises."""
-        from mcp.client.session import ClientSession
-        from mcp.client.streamable_http import streamable_http_client
-        from mcp.shared._httpx_utils import create_mcp_http_client
+        import httpx2
 
-        async with (
-            create_mcp_http_client(headers=self._headers) as http,
-            streamable_http_client(self._url, http_client=http, terminate_on_close=False) as (
-                read,
-                write,
-            ),
-            ClientSession(read, write) as session,
-        ):
+        # How long a call may take is decided in one place, below.
+        limits = httpx2.Timeout(None, connect=RETRY_S)
+        # A loopback address is never asked through the environment's proxy.
+        async with httpx2.AsyncClient(
+            headers=self._headers, timeout=limits, trust_env=False
+        ) as http:
+            session = _Session(http, self._url)
             await asyncio.wait_for(session.initialize(), RETRY_S)
             while True:
                 if self._job is None:
                     self._job = await self._jobs.get()
                 await self._make_call(session, self._job)
 
-    async def _make_call(self, session: Any, job: _Job) -> None:
-        self._call = asyncio.ensure_future(
-            session.call_tool(TOOL, job.arguments, meta={KEY: job.key})
-        )
+    async def _make_call(self, session: _Session, job: _Job) -> None:
+        self._call = asyncio.ensure_future(session.call(job.arguments, job.key))
         try:
             ended, _ = await asyncio.wait({self._call}, timeout=CALL_S)
         finally:
@@ -131,15 +133,15 @@ class Sender:
             self._finish(job, {"error": f"no answer within {CALL_S:.0f} s"}, is_error=True)
             return
         answer = self._call.result()
-        self._finish(job, _plain(answer), is_error=bool(answer.is_error))
+        self._finish(job, _plain(answer), is_error=bool(answer.get("isError")))
 
-    async def _failed(self, error: BaseException) -> None:
+    async def _failed(self, error: Exception) -> None:
         job, now = self._job, time.monotonic()
         if job is None:
             return
         if job.failing_since is None:
             job.failing_since = now
-        if _is_final(error) or now - job.failing_since >= RETRY_S:
+        if isinstance(error, _Refused) or now - job.failing_since >= RETRY_S:
             self._finish(job, {"error": _words(error)}, is_error=True)
         else:
             await asyncio.sleep(PAUSE_S)
@@ -150,23 +152,65 @@ class Sender:
             self._done(job.outcome(result, is_error=is_error))
 
 
-def _plain(answer: Any) -> dict[str, Any]:
-    if answer.structured_content:
-        return dict(answer.structured_content)
-    return {"text": "\n".join(part.text for part in answer.content if part.type == "text")}
+class _Refused(IapeerError):
+    """The daemon itself said no; anything else may be a lost connection."""
+
+    code = "mcp"
 
 
-def _is_final(error: BaseException) -> bool:
-    """Tell whether the daemon itself said no; anything else may be a lost connection."""
-    from mcp.shared.exceptions import MCPError
-    from mcp_types import CONNECTION_CLOSED
+class _Session:
+    """MCP over one kept connection; its answers are JSON, as the daemon gives them."""
 
-    if isinstance(error, BaseExceptionGroup):
-        return any(_is_final(inner) for inner in error.exceptions)
-    return isinstance(error, MCPError) and error.error.code != CONNECTION_CLOSED
+    def __init__(self, http: httpx2.AsyncClient, url: str) -> None:
+        self._http = http
+        self._url = url
+        self._version = ""
+        self._number = 0
+
+    async def initialize(self) -> None:
+        """Shake hands. Raises as `call`."""
+        hello = {
+            "protocolVersion": VERSION,
+            "capabilities": {},
+            "clientInfo": {"name": "iapeer-demo", "version": "1"},
+        }
+        agreed = await self._request("initialize", hello)
+        self._version = str(agreed["protocolVersion"])
+        await self._post({"jsonrpc": "2.0", "method": "notifications/initialized"})
+
+    async def call(self, arguments: dict[str, str], key: str) -> dict[str, Any]:
+        """Return the tool's result.
+
+        Raises _Refused when the daemon answers with an error, httpx2.HTTPError or ValueError when
+        no answer of a daemon comes.
+        """
+        params = {"name": TOOL, "arguments": arguments, "_meta": {KEY: key}}
+        return await self._request("tools/call", params)
+
+    async def _request(self, method: str, params: dict[str, Any]) -> dict[str, Any]:
+        self._number += 1
+        body = {"jsonrpc": "2.0", "id": self._number, "method": method, "params": params}
+        answer = (await self._post(body)).json()
+        if "error" in answer:
+            raise _Refused(str(answer["error"].get("message", "")))
+        return dict(answer["result"])
+
+    async def _post(self, body: dict[str, Any]) -> httpx2.Response:
+        headers = {"Accept": "application/json, text/event-stream"}
+        if self._version:
+            headers["MCP-Protocol-Version"] = self._version
+        answer = await self._http.post(self._url, json=body, headers=headers)
+        if answer.is_server_error:
+            answer.raise_for_status()
+        return answer
 
 
-def _words(error: BaseException) -> str:
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return f"{type(error).__name__}: {error}"
+def _plain(answer: dict[str, Any]) -> dict[str, Any]:
+    if answer.get("structuredContent"):
+        return dict(answer["structuredContent"])
+    parts = answer.get("content") or []
+    return {"text": "\n".join(part["text"] for part in parts if part["type"] == "text")}
+
+
+def _words(error: Exception) -> str:
+    return str(error) if isinstance(error, _Refused) else f"{type(error).__name__}: {error}"

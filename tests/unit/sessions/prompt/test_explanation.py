@@ -5,7 +5,7 @@ import re
 import pytest
 
 from iapeer.core.identity import CORE_ADDRESS, Identity
-from iapeer.daemon.mcp import TOOL_NAME
+from iapeer.daemon.mcp.tool import TOOL_NAME
 from iapeer.sessions.prompt.explanation import MARKER, TOKENS_MAX, explanation
 
 

@@ -1,8 +1,7 @@
-"""The MCP surface: the official server, stateless, JSON answers, exactly one tool.
+"""The one tool: its description, its arguments, and the call.
 
-Importing this module imports the SDK (1 s, 35 MiB: measured), so the daemon does it in a thread
-after its sockets are bound. Who is calling is decided by `auth`; the SDK's own Host and Origin
-checks are off because the gate in front of every path has made them.
+A refusal of ours is a result that says so, never an HTTP or JSON-RPC error: only then does the
+model see it.
 """
 
 from __future__ import annotations
@@ -10,13 +9,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
-import mcp_types as types
 import msgspec
-from mcp.server.context import ServerRequestContext
-from mcp.server.lowlevel import Server
-from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
-from mcp.server.transport_security import TransportSecuritySettings
-from starlette.requests import Request
+from starlette.requests import HTTPConnection
 
 from iapeer.core.draft import ATTACHMENTS_MAX, MESSAGE_MAX, TOPIC_MAX, Draft
 from iapeer.core.errors import IapeerError, InvalidInput
@@ -26,6 +20,7 @@ from iapeer.core.settings import Settings
 from iapeer.core.text import one_line
 from iapeer.daemon.answers import internal_error, log_call, log_crash
 from iapeer.daemon.auth import Proof, claim_of, prove
+from iapeer.daemon.mcp.protocol import CallParams
 from iapeer.daemon.services import Services
 
 TOOL_NAME = "send_to_peer"
@@ -82,21 +77,20 @@ SCHEMA: dict[str, Any] = {
 }
 """The tool's input. The router checks the limits again and names them in the contract's words."""
 
-TOOL = types.Tool(
-    name=TOOL_NAME,
-    description=_DESCRIPTION,
-    input_schema=SCHEMA,
-    annotations=types.ToolAnnotations(
-        title="Send to IAP peer",
-        read_only_hint=False,
-        destructive_hint=False,
-        idempotent_hint=False,
-        open_world_hint=True,
-    ),
-    _meta={"anthropic/alwaysLoad": True},
-)
-
-_Context = ServerRequestContext[Any, Request]
+TOOL: dict[str, Any] = {
+    "name": TOOL_NAME,
+    "description": _DESCRIPTION,
+    "inputSchema": SCHEMA,
+    "annotations": {
+        "title": "Send to IAP peer",
+        "readOnlyHint": False,
+        "destructiveHint": False,
+        "idempotentHint": False,
+        "openWorldHint": True,
+    },
+    "_meta": {"anthropic/alwaysLoad": True},
+}
+"""The tool as `tools/list` shows it."""
 
 
 class _Arguments(msgspec.Struct, forbid_unknown_fields=True):
@@ -109,55 +103,21 @@ class _Arguments(msgspec.Struct, forbid_unknown_fields=True):
     attachments: tuple[Any, ...] = ()
 
 
-def make_manager(settings: Settings, services: Services) -> StreamableHTTPSessionManager:
-    """Return the session manager that answers `/mcp`; it can be run once.
-
-    Listing and the handshake need no identity, `tools/call` does. Prompts and resources have no
-    handler, so both are answered by "method not found".
-    """
-    surface = _Surface(settings, services)
-    server: Server[Any] = Server(
-        "iapeer",
-        version=services.version,
-        get_tool_input_schema={TOOL_NAME: SCHEMA}.get,
-        on_list_tools=surface.list_tools,
-        on_call_tool=surface.call_tool,
-    )
-    return StreamableHTTPSessionManager(
-        app=server,
-        json_response=True,
-        stateless=True,
-        security_settings=TransportSecuritySettings(enable_dns_rebinding_protection=False),
-        max_request_body_size=settings.max_body_bytes,
-    )
-
-
-class _Surface:
-    """The tool's two handlers."""
+class SendTool:
+    """Sends for whoever proves who they are."""
 
     def __init__(self, settings: Settings, services: Services) -> None:
         self._settings = settings
         self._services = services
 
-    async def list_tools(
-        self, _context: _Context, _params: types.PaginatedRequestParams | None
-    ) -> types.ListToolsResult:
-        return types.ListToolsResult(tools=[TOOL])
-
-    async def call_tool(
-        self, context: _Context, params: types.CallToolRequestParams
-    ) -> types.CallToolResult:
-        """Send; a domain error is a tool result with `isError`, never an HTTP or RPC error."""
-        request = context.request
-        if request is None:
-            raise RuntimeError("a tool call that came by no HTTP request")
+    async def call(self, request: HTTPConnection, params: CallParams) -> dict[str, Any]:
+        """Return the `CallToolResult` of one call; never raises."""
         proof: Proof | None = None
         code: str | None = None
         try:
             _check_tool(params.name)
             proof = await self._prove(request)
-            result = await self._send(proof, params)
-            answer = _success(result)
+            answer = _success(await self._send(proof, params))
         except IapeerError as error:
             code = error.code
             answer = _failure(error)
@@ -168,11 +128,11 @@ class _Surface:
         self._log(request, proof, code)
         return answer
 
-    async def _prove(self, request: Request) -> Proof:
+    async def _prove(self, request: HTTPConnection) -> Proof:
         claim = claim_of(request, static_bearer=self._settings.bearer_token)
         return await prove(claim, self._services.tokens)
 
-    async def _send(self, proof: Proof, params: types.CallToolRequestParams) -> SendResult:
+    async def _send(self, proof: Proof, params: CallParams) -> SendResult:
         given = _arguments(params.arguments or {})
         draft = Draft(
             to=given.personality,
@@ -181,10 +141,10 @@ class _Surface:
             topic=given.topic,
             attachments=given.attachments,
         )
-        key = _key(params.meta)
+        key = _key(params.meta or {})
         return await self._services.postman.send(proof.caller, draft, path="mcp", key=key)
 
-    def _log(self, request: Request, proof: Proof | None, code: str | None) -> None:
+    def _log(self, request: HTTPConnection, proof: Proof | None, code: str | None) -> None:
         state = request.scope["state"]
         peer = state["peer"]
         log_call(
@@ -206,8 +166,8 @@ def _check_tool(name: str) -> None:
 
 def _arguments(raw: dict[str, Any]) -> _Arguments:
     try:
-        # The SDK's JSON reader lets lone surrogates through, which no file and no pane can hold.
-        json.dumps(raw, ensure_ascii=False).encode()
+        # A lone surrogate gets this far, see `protocol`; no file and no pane can hold one.
+        msgspec.json.encode(raw)
         return msgspec.convert(raw, _Arguments)
     except msgspec.ValidationError as error:
         raise InvalidInput(f"bad arguments: {one_line(str(error), 200)}") from None
@@ -217,22 +177,30 @@ def _arguments(raw: dict[str, Any]) -> _Arguments:
         ) from None
 
 
-def _key(meta: Any) -> str | None:
-    key = (meta or {}).get(KEY_META)
-    if key is not None and not isinstance(key, str):
-        raise InvalidInput(f"_meta {KEY_META} must be a string")
-    return key
+def _key(meta: dict[str, Any]) -> str | None:
+    key = meta.get(KEY_META)
+    if key is None or (isinstance(key, str) and _is_text(key)):
+        return key
+    raise InvalidInput(f"_meta {KEY_META} must be a string")
 
 
-def _success(result: SendResult) -> types.CallToolResult:
+def _is_text(value: str) -> bool:
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _success(result: SendResult) -> dict[str, Any]:
     body = result.to_json()
     text = json.dumps(body, indent=2, ensure_ascii=False)
-    return types.CallToolResult(
-        content=[types.TextContent(type="text", text=text)], structured_content=body
-    )
+    return {**_text(text), "isError": False, "structuredContent": body}
 
 
-def _failure(error: IapeerError) -> types.CallToolResult:
-    return types.CallToolResult(
-        content=[types.TextContent(type="text", text=str(error))], is_error=True
-    )
+def _failure(error: IapeerError) -> dict[str, Any]:
+    return {**_text(str(error)), "isError": True}
+
+
+def _text(text: str) -> dict[str, Any]:
+    return {"content": [{"type": "text", "text": text}]}
