@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import inspect
+from collections.abc import Awaitable, Callable, Sequence
 
 import anyio
 from starlette.applications import Starlette
@@ -40,10 +41,44 @@ def build_app(settings: Settings, services: Services, streams: InboxStreams, por
     ]
     app = Starlette(routes=routes, exception_handlers={404: _not_found, 405: _wrong_method})
     app.router.redirect_slashes = False
-    return Gate(app, settings, port, services.tokens)
+    return Gate(_Direct(app, routes), settings, port, services.tokens)
 
 
 Port = Callable[[], int]
+
+
+class _Direct:
+    """Finds the endpoint of a path without parameters in a table; asks the router for all else.
+
+    Each of ours is the root of its request: the router's own nets under it only cost time (a tenth
+    of an accept, by py-spy).
+    """
+
+    def __init__(self, app: ASGIApp, routes: Sequence[Route]) -> None:
+        self._app = app
+        self._apps = {
+            (method, route.path): _app_of(route)
+            for route in routes
+            for method in route.methods or ()
+            if not route.param_convertors
+        }
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        await self._apps.get((scope["method"], scope["path"]), self._app)(scope, receive, send)
+
+
+def _app_of(route: Route) -> ASGIApp:
+    """Return what answers at a route, without the router's net around it."""
+    if not inspect.iscoroutinefunction(route.endpoint):
+        return route.app
+    endpoint: Callable[[Request], Awaitable[ASGIApp]] = route.endpoint
+
+    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+        response = await endpoint(Request(scope, receive, send))
+        await response(scope, receive, send)
+
+    return answer
 
 
 class Gate:
@@ -111,7 +146,7 @@ class Gate:
             raise _too_large(limit)
         body = bytearray()
         try:
-            with anyio.fail_after(BODY_S):
+            async with asyncio.timeout(BODY_S):
                 while not incoming.ended:
                     body += await incoming.read()
                     if len(body) > limit:

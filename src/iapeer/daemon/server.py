@@ -12,7 +12,7 @@ import contextlib
 import logging
 import socket
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 import h11
 import uvicorn
@@ -26,6 +26,7 @@ from iapeer.daemon.app import MCP_PATH, build_app
 from iapeer.daemon.auth import Listener
 from iapeer.daemon.discovery import Discovery
 from iapeer.daemon.inbox_stream import InboxStreams
+from iapeer.daemon.joined import JoinedTransport
 from iapeer.daemon.listeners import LOOPBACK, UnixListener, bind_tcp, peer_of
 from iapeer.daemon.services import Services
 from iapeer.storage.paths import Paths
@@ -133,6 +134,7 @@ class PeerProtocol(H11Protocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Read the other side's credentials before its first byte."""
+        transport = cast("asyncio.Transport", JoinedTransport(transport, self.loop))
         super().connection_made(transport)
         sock = transport.get_extra_info("socket")
         unix = sock.family == socket.AF_UNIX

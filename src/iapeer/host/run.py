@@ -181,7 +181,7 @@ async def running_daemon(settings: Settings, environ: Mapping[str, str]) -> Asyn
                 own=OwnSessions(settings, ledger, registry, lanes, clock),
                 evidence=HookEvidence(lanes),
                 inbox=Inboxes(lanes, services),
-                tokens=SessionTokens(ledger, registry),
+                tokens=SessionTokens(ledger, registry, lanes),
                 version=__version__,
             ),
         )

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from functools import lru_cache
 from pathlib import Path
 from typing import TypeVar
 
@@ -86,15 +87,20 @@ def read_profile(cwd: Path) -> Profile:
     return Profile.from_json(raw, str(path))
 
 
-def is_ephemeral(cwd: Path) -> bool:
+def is_ephemeral(cwd: str) -> bool:
     """Whether each task of the peer that lives in `cwd` gets a session of its own.
 
     A profile that can't be read says nothing of the kind.
     """
     try:
-        return _PROFILES.of(profile_path(cwd)).wake_policy == "ephemeral"
+        return _PROFILES.of(_file_of(cwd)).wake_policy == "ephemeral"
     except (OSError, StorageError, ProfileError):
         return False
+
+
+@lru_cache(maxsize=4096)
+def _file_of(cwd: str) -> Path:
+    return profile_path(Path(cwd))
 
 
 def _profile_of(data: bytes, path: Path) -> Profile:

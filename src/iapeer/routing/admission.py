@@ -58,7 +58,7 @@ class SendRequest(msgspec.Struct, frozen=True, dict=True):
     @cached_property
     def arms(self) -> bool:
         """Whether a message tells of the sender's task: it is an ephemeral worker."""
-        return is_ephemeral(Path(self.caller.record.cwd))
+        return is_ephemeral(self.caller.record.cwd)
 
 
 class Accepted(msgspec.Struct, frozen=True):
@@ -133,10 +133,13 @@ class Admission:
         if message.key is not None:
             known = upkeep.find_key(conn, message.sender, message.key, now)
             if known is not None:
-                return _accepted(conn, _same_message(conn, known, message), repeated=True)
+                row = _same_message(conn, known, message)
+                depth = queries.depth(conn, row.to_uid, row.runtime)
+                return Accepted(row, repeated=True, queue_depth=depth)
         self._check_startable(identity, record)
         self._check_drained(identity, record, reach.live)
-        self._check_taking(conn, message)
+        depths = queries.depths(conn, message.to_uid)
+        self._check_taking(conn, message, sum(depths.values()))
         self._guard(message)
         row = messages.accept(conn, message, now, reach.held.get(message.runtime))
         messages.note_answer(conn, row)
@@ -152,7 +155,8 @@ class Admission:
                 message_id=message.id,
                 now=now,
             )
-        return _accepted(conn, row, repeated=False)
+        depth = depths.get(row.runtime, 0) + 1
+        return Accepted(row, repeated=False, queue_depth=depth)
 
     def _identity(
         self,
@@ -220,16 +224,17 @@ class Admission:
         """Refuse tasks of an ephemeral worker whose sessions nobody here starts."""
         if identity.runtime in live:
             return
-        unit = unit_of(self._settings.units_dir, identity.personality)
-        if unit != Unit.NONE and is_ephemeral(Path(record.cwd)):
+        if not is_ephemeral(record.cwd):
+            return
+        if unit_of(self._settings.units_dir, identity.personality) != Unit.NONE:
             raise SendRefused(
                 f"{identity.address} is launchd-managed; message NOT delivered",
                 hint="an ephemeral worker has no unit file of its own",
                 code="service_managed",
             )
 
-    def _check_taking(self, conn: Connection, message: NewMessage) -> None:
-        """Refuse a stopped recipient and a queue that is full."""
+    def _check_taking(self, conn: Connection, message: NewMessage, waiting: int) -> None:
+        """Refuse a stopped recipient, and one for whom too many messages are waiting."""
         if marks.has_mark(conn, message.to_uid, message.runtime, STOPPED):
             raise SendRefused(
                 f'"{message.personality}" ({message.runtime}) is stopped and not accepting '
@@ -238,16 +243,12 @@ class Admission:
                 code="stopped",
             )
         limit = self._settings.queue_limit
-        if queries.depth_of_uid(conn, message.to_uid) >= limit:
+        if waiting >= limit:
             raise SendRefused(
                 f'"{message.personality}" has {limit} undelivered messages',
                 hint="wait until it has read some",
                 code="queue_full",
             )
-
-
-def _accepted(conn: Connection, row: MessageRow, *, repeated: bool) -> Accepted:
-    return Accepted(row, repeated, queries.depth(conn, row.to_uid, row.runtime))
 
 
 def body_digest(message: NewMessage) -> str:

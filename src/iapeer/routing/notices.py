@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -128,7 +127,7 @@ class Notices:
             self._s.log("notice-undeliverable", identity=address, reason=reason)
             await self._write_all((), final)
             return
-        if is_ephemeral(Path(record.cwd)):
+        if is_ephemeral(record.cwd):
             # To a worker it would be a task of its own: it is the operator's to see.
             ids = " ".join(row.id for row in rows)
             self._s.log("notice-ephemeral", identity=address, to=recipient, id=ids, reason=reason)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from sqlite3 import Connection
 
 from iapeer.core.clock import Clock
@@ -69,7 +68,7 @@ class OwnSessions:
 def answer_of(row: SessionRow, registry: Registry) -> SelfAnswer:
     """Return what a session is told that said something about itself."""
     record = registry.snapshot(allow_stale=True).get(row.personality)
-    ephemeral = record is not None and is_ephemeral(Path(record.cwd))
+    ephemeral = record is not None and is_ephemeral(record.cwd)
     address = Identity(row.runtime, row.personality).address
     return SelfAnswer(identity=address, ephemeral=ephemeral)
 

@@ -21,11 +21,17 @@ from .lanes.pool import Lanes
 
 
 class SessionTokens:
-    """Resolves tokens and addresses to callers; the registry is asked each time."""
+    """Resolves tokens and addresses to callers; the registry is asked each time.
 
-    def __init__(self, ledger: Ledger, registry: Registry) -> None:
+    Whose token it is, is asked of the ledger once for each live session: as long as its lane holds
+    the session, the row is not ended.
+    """
+
+    def __init__(self, ledger: Ledger, registry: Registry, lanes: Lanes) -> None:
         self._ledger = ledger
         self._registry = registry
+        self._lanes = lanes
+        self._known: dict[str, SessionRow] = {}
 
     async def caller_of(self, token: str) -> Caller | None:
         """Return whose live session holds the token; None for nobody's."""
@@ -49,7 +55,14 @@ class SessionTokens:
 
     async def _row(self, token: str) -> SessionRow | None:
         digest = token_digest(token)
-        return await self._ledger.read(lambda c: rows.by_token(c, digest))
+        known = self._known.get(digest)
+        if known is not None and self._lanes.holds(known.id):
+            return known
+        self._known = {d: row for d, row in self._known.items() if self._lanes.holds(row.id)}
+        row = await self._ledger.read(lambda c: rows.by_token(c, digest))
+        if row is not None:
+            self._known[digest] = row
+        return row
 
 
 class HookEvidence:

@@ -104,15 +104,15 @@ def _look(folder: Path) -> _Stamp:
         for entry in entries:
             runtime = entry.name.removesuffix(".toml")
             is_file = runtime != entry.name
-            path = Path(entry.path) if is_file else Path(entry.path, "runtime.toml")
+            path = entry.path if is_file else f"{entry.path}/runtime.toml"
             try:
-                info = path.stat()
+                info = entry.stat() if is_file else Path(path).stat()
             except OSError:
                 # A link to nowhere is a manifest that can't be read.
                 if is_file:
-                    found.append((runtime, str(path), 0, 0))
+                    found.append((runtime, path, 0, 0))
             else:
-                found.append((runtime, str(path), info.st_mtime_ns, info.st_size))
+                found.append((runtime, path, info.st_mtime_ns, info.st_size))
     return tuple(sorted(found))
 
 

@@ -109,6 +109,11 @@ class Lanes:
         """Return the lane a live session belongs to."""
         return self._s.by_session.get(session_id)
 
+    def holds(self, session_id: str) -> bool:
+        """Whether a session lives and nobody has begun to end it: its row is not ended either."""
+        lane = self.of_session(session_id)
+        return lane is not None and lane.leaving.suspect != session_id
+
     def phase(self, key: Key) -> Phase:
         """Return what an identity's session is doing; one that is known to be dead does nothing."""
         lane = self._lanes.get(key)

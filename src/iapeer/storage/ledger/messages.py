@@ -19,7 +19,7 @@ from iapeer.core.states import Event, HoldReason, MessageState, next_state
 
 from .queries import (
     depth,
-    depth_of_uid,
+    depths,
     fixed_runtime,
     get,
     history,
@@ -40,7 +40,7 @@ __all__ = [
     "advance",
     "begin_attempt",
     "depth",
-    "depth_of_uid",
+    "depths",
     "expire_due",
     "fail_for_uid",
     "find_key",

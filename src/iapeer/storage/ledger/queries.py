@@ -119,10 +119,10 @@ def depth(conn: sqlite3.Connection, uid: str, runtime: str) -> int:
     return int(found[0]) if found else 0
 
 
-def depth_of_uid(conn: sqlite3.Connection, uid: str) -> int:
-    """Return how many messages of a peer are undelivered, over all its runtimes."""
-    found = conn.execute("SELECT sum(depth) FROM queues WHERE to_uid = ?", (uid,)).fetchone()
-    return int(found[0] or 0)
+def depths(conn: sqlite3.Connection, uid: str) -> dict[str, int]:
+    """Return the same for each runtime of a peer that ever had a message."""
+    found = conn.execute("SELECT runtime, depth FROM queues WHERE to_uid = ?", (uid,))
+    return {str(runtime): int(depth) for runtime, depth in found}
 
 
 def undelivered_identities(conn: sqlite3.Connection) -> list[Waiting]:

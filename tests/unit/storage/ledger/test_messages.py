@@ -256,8 +256,8 @@ def test_depth_counts_what_is_undelivered(conn: sqlite3.Connection) -> None:
         brought_to(conn, state)
         brought_to(conn, state, runtime="codex")
     assert messages.depth(conn, "uid-ann", "claude") == len(UNDELIVERED)
-    assert messages.depth_of_uid(conn, "uid-ann") == 2 * len(UNDELIVERED)
-    assert messages.depth_of_uid(conn, "uid-bob") == 0
+    assert sum(messages.depths(conn, "uid-ann").values()) == 2 * len(UNDELIVERED)
+    assert messages.depths(conn, "uid-bob") == {}
 
 
 def test_identities_that_wait_are_listed_oldest_first(conn: sqlite3.Connection) -> None:
@@ -278,7 +278,7 @@ def test_what_a_removed_peer_had_not_got_fails(conn: sqlite3.Connection) -> None
     assert [r.id for r in failed] == [r.id for r in rows if r.state in UNDELIVERED]
     assert {(r.state, r.reason) for r in failed} == {(S.FAILED, "removed")}
     assert messages.get(conn, other.id) == other
-    assert messages.depth_of_uid(conn, "uid-ann") == 0
+    assert sum(messages.depths(conn, "uid-ann").values()) == 0
 
 
 def test_a_rename_follows_into_undelivered_messages_only(conn: sqlite3.Connection) -> None:

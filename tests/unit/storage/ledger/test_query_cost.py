@@ -16,7 +16,7 @@ TO, FROM = "box-uid", "sender-uid"
 
 QUESTIONS: dict[str, Callable[[sqlite3.Connection], object]] = {
     "depth": lambda c: queries.depth(c, TO, "claude"),
-    "depth_of_uid": lambda c: queries.depth_of_uid(c, TO),
+    "depths": lambda c: queries.depths(c, TO),
     "fixed_runtime": lambda c: queries.fixed_runtime(c, "api-op", TO),
     "pending": lambda c: queries.pending(c, TO, "claude"),
     "unresolved": lambda c: queries.unresolved(c, TO, "claude"),
@@ -112,7 +112,7 @@ def test_the_depth_of_a_peer_counts_what_waits_for_all_its_runtimes(
     for runtime in ("claude", "codex", "codex"):
         accepted(conn, to_uid=TO, runtime=runtime)
     accepted(conn, to_uid="somebody-else")
-    assert queries.depth_of_uid(conn, TO) == 3
+    assert sum(queries.depths(conn, TO).values()) == 3
 
 
 def test_a_hold_takes_no_more_steps_when_much_is_held_already(conn: sqlite3.Connection) -> None:

@@ -89,7 +89,7 @@ def test_the_conditions_of_the_indexes_are_the_sets_of_the_core() -> None:
         ("messages_lane", lambda c: messages.pending(c, "u", "r")),
         ("queues USING PRIMARY KEY", lambda c: messages.depth(c, "u", "r")),
         ("messages_reason", lambda c: messages.hold_pending(c, "u", "r", "busy", NOW)),
-        ("queues USING PRIMARY KEY", lambda c: messages.depth_of_uid(c, "u")),
+        ("queues USING PRIMARY KEY", lambda c: messages.depths(c, "u")),
         ("messages_pair", lambda c: messages.fixed_runtime(c, "s", "u")),
         ("messages_ttl", lambda c: messages.expire_due(c, NOW)),
         ("messages_session", lambda c: messages.outstanding(c, "s")),
@@ -183,9 +183,9 @@ def test_an_older_ledger_knows_how_much_waits_after_its_upgrade(tmp_path: Path) 
     with offline(path) as conn:
         for row in waiting:
             assert messages.depth(conn, row.to_uid, row.runtime) == len(waiting)
-            assert messages.depth_of_uid(conn, row.to_uid) == len(waiting)
+            assert messages.depths(conn, row.to_uid) == {row.runtime: len(waiting)}
         conn.execute("DELETE FROM messages")
-        assert messages.depth_of_uid(conn, rows[0].to_uid) == 0
+        assert sum(messages.depths(conn, rows[0].to_uid).values()) == 0
 
 
 def test_an_accept_and_a_hold_before_it_cost_the_index_of_sessions_nothing(
