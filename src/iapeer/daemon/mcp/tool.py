@@ -6,7 +6,6 @@ model see it.
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import msgspec
@@ -194,7 +193,7 @@ def _is_text(value: str) -> bool:
 
 def _success(result: SendResult) -> dict[str, Any]:
     body = result.to_json()
-    text = json.dumps(body, indent=2, ensure_ascii=False)
+    text = msgspec.json.format(msgspec.json.encode(body), indent=2).decode()
     return {**_text(text), "isError": False, "structuredContent": body}
 
 
