@@ -41,7 +41,7 @@ def accept(size: Size) -> list[Figure]:
             unit="ms",
             limit=spread(limit, 1000),
             ours=spread(ours, 1000),
-            budget=Budget(ratio=3, gate=11),
+            budget=Budget(ratio=3, gate=10),
         )
     ]
 
@@ -94,7 +94,7 @@ def mcp_call(size: Size) -> list[Figure]:
             unit="ms",
             limit=spread(limit, 1000),
             ours=spread(ours, 1000),
-            budget=Budget(ratio=1.5, gate=8),
+            budget=Budget(ratio=1.5, gate=6),
         )
     ]
 
@@ -148,7 +148,7 @@ def _load(daemon: TestDaemon, each: int, turn: int) -> float:
             str(turn),
         ],
         capture_output=True,
-        text=True,
+        encoding="utf-8",
         check=True,
     )
     return float(done.stdout)

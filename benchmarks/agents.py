@@ -32,7 +32,7 @@ def agents(size: Size) -> list[Figure]:
             [sys.executable, str(_SCRIPT), *runs],
             cwd=_SCRIPT.parents[1],
             capture_output=True,
-            text=True,
+            encoding="utf-8",
             timeout=_TIMEOUT_S,
             check=False,
         )

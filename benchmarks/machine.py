@@ -40,7 +40,7 @@ class Machine(msgspec.Struct, frozen=True, kw_only=True):
 
 def describe() -> Machine:
     """Look at the machine; takes a tenth of a second."""
-    tmux = subprocess.run(["tmux", "-V"], capture_output=True, text=True, check=True)
+    tmux = subprocess.run(["tmux", "-V"], capture_output=True, encoding="utf-8", check=True)
     return Machine(
         cpu=_cpu(),
         cores=os.cpu_count() or 1,

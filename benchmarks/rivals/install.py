@@ -117,7 +117,9 @@ def _run(
 
 def _output(argv: Sequence[str]) -> str:
     try:
-        return subprocess.run(argv, capture_output=True, text=True, check=True).stdout.strip()
+        return subprocess.run(
+            argv, capture_output=True, encoding="utf-8", check=True
+        ).stdout.strip()
     except (OSError, subprocess.CalledProcessError) as error:
         raise NotRun(f"{argv[0]} is missing") from error
 

@@ -118,7 +118,7 @@ def test_a_broken_update_of_a_whole_fleet_costs_few_boots_and_no_message(
             fleet.send(peer, f"NOTHING\n{n}", "api-op")
 
     run_all([partial(send, peer) for peer in PEERS])
-    wait_until(lambda: _log(fleet, "runtime-broken"), 20, "the host to find out")
+    wait_until(lambda: _log(fleet, "runtime-broken"), 60, "the host to find out")
     broke_at = time.monotonic()
     wait_until(lambda: time.monotonic() - broke_at > WATCHED_S, WATCHED_S + 5)
     boots = _boots(fleet)
@@ -133,10 +133,12 @@ def test_a_broken_update_of_a_whole_fleet_costs_few_boots_and_no_message(
     assert "iapeer start --all" in problem
 
     # A daemon that is killed does not begin the same misery anew.
+    killed_at = time.monotonic()
     fleet.kill()
     fleet.start()
     time.sleep(1.0)
-    assert _boots(fleet) <= boots + 2
+    # One that was under way, one that begins, and probes, which are 2 s apart and more.
+    assert _boots(fleet) <= boots + 2 + (time.monotonic() - killed_at) / 2
     assert len(_problems(fleet)) == 1
     _held(fleet)
 

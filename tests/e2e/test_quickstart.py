@@ -21,6 +21,7 @@ from pathlib import Path
 
 import pytest
 
+from iapeer.core.settings import make_settings
 from iapeer.testing.daemon import TestDaemon, wait_until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.real_tmux]
@@ -58,7 +59,7 @@ class Reader:
         if command == "iapeer daemon":
             self.house.start()
             # The socket answers a moment before the line is printed.
-            wait_until(lambda: "READY" in self.house.errors(), 10)
+            wait_until(lambda: "READY" in self.house.errors(), COMMAND_S)
             self.output += self.house.errors()
         elif command.startswith("iapeer attach"):
             self.output += attach(command.split()[1:], self.house)
@@ -109,11 +110,11 @@ def attach(words: list[str], house: TestDaemon) -> str:
     try:
         shown = read_until(terminal, "demo agent · ready")
         os.write(terminal, b"\x1d")
-        # tmux takes keys that come within 1 ms for a paste, which is no command.
-        time.sleep(0.05)
+        # tmux takes keys that it reads within 1 ms for a paste, which is no command.
+        wait_until(lambda: has_prefix(house), COMMAND_S, "the prefix to be taken")
         os.write(terminal, b"d")
         shown += read_until(terminal, "detached")
-        _, status = wait_until(lambda: ended(pid), 10, "attach to end")
+        _, status = wait_until(lambda: ended(pid), COMMAND_S, "attach to end")
         assert os.waitstatus_to_exitcode(status) == 0, shown
     except BaseException:
         if not ended(pid):
@@ -123,6 +124,21 @@ def attach(words: list[str], house: TestDaemon) -> str:
     finally:
         os.close(terminal)
     return shown
+
+
+def has_prefix(house: TestDaemon) -> bool:
+    """Whether a client of one of the house's tmux servers waits for the key after the prefix."""
+    shown = [
+        subprocess.run(
+            ["tmux", "-N", "-S", str(path), "list-clients", "-F", "#{client_prefix}"],
+            capture_output=True,
+            encoding="utf-8",
+            timeout=30,
+            check=False,
+        ).stdout
+        for path in make_settings(house.environ).sock_dir.glob("*.sock")
+    ]
+    return "1" in "".join(shown).split()
 
 
 def ended(pid: int) -> tuple[int, int] | None:

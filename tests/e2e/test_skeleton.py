@@ -68,7 +68,13 @@ def test_nasty_text_arrives_as_safe_text_asleep_and_live(fleet: TestDaemon, leng
     assert not [r for r in fleet.records("ann") if r["type"] == "shell"]
 
 
-def test_two_agents_send_to_each_other_from_inside_tool_calls(fleet: TestDaemon) -> None:
+def test_two_agents_send_to_each_other_from_inside_tool_calls(iapeer_daemon: TestDaemon) -> None:
+    fleet = iapeer_daemon
+    fleet.create("ann", "bob")
+    fleet.create("op", runtime="api")
+    # A call that waits for the other's turn takes all of this.
+    (fleet.root / "iapeer.toml").write_text("wait_live_s = 60.0\n", encoding="utf-8")
+    fleet.start()
     for name in ("ann", "bob"):
         fleet.wait_state(fleet.send(name, "NOTHING", "api-op")["message_id"], "seen")
     rounds = 100
@@ -82,8 +88,7 @@ def test_two_agents_send_to_each_other_from_inside_tool_calls(fleet: TestDaemon)
         return [float(r["ms"]) for r in found]
 
     done = wait_until(lambda: len(c := calls()) >= 2 * rounds and c, 90, "all rounds")
-    # The first call of each agent imports its MCP client, which is not the daemon's time.
-    assert sorted(done)[-3] < 1000, sorted(done)[-10:]
+    assert max(done) < 30_000, sorted(done)[-10:]
 
 
 def test_a_ring_of_five_with_one_asleep_comes_round(iapeer_daemon: TestDaemon) -> None:

@@ -80,6 +80,13 @@ def _running(base: Path) -> list[str]:
     return found
 
 
+def _is_keeper(process: psutil.Process) -> bool:
+    try:
+        return "iapeer.apps.tour.keeper" in process.cmdline()
+    except psutil.Error:
+        return False  # a command of the tour that has just ended
+
+
 def _assert_gone(base: Path) -> None:
     assert _running(base) == []
     assert not base.exists()
@@ -104,7 +111,7 @@ def test_a_tour_shows_the_whole_way_and_leaves_nothing(home: Path) -> None:
 
     assert run.end() == 0, run.text
 
-    assert time.monotonic() - begun < 30
+    assert time.monotonic() - begun < 60
     assert "alice is awake" in run.text
     assert "● send_to_peer → bob: REPLY The build is green." in run.text
     assert "alice: bob says: The build is green." in run.text
@@ -167,11 +174,7 @@ def test_a_killed_tour_leaves_nothing_running(home: Path, moment: str) -> None:
 def test_a_tour_whose_keeper_was_killed_clears_away_by_itself(home: Path) -> None:
     run = Run(home)
     run.until("alice is awake")
-    (keeper,) = (
-        child
-        for child in psutil.Process(run.process.pid).children()
-        if "iapeer.apps.tour.keeper" in child.cmdline()
-    )
+    (keeper,) = filter(_is_keeper, psutil.Process(run.process.pid).children())
 
     keeper.kill()
 

@@ -116,7 +116,7 @@ def _node(folder: Path) -> Path:
         return found
     own = shutil.which("node")
     if own is not None:
-        said = subprocess.run([own, "--version"], capture_output=True, text=True, check=True)
+        said = subprocess.run([own, "--version"], capture_output=True, encoding="utf-8", check=True)
         if int(said.stdout.removeprefix("v").partition(".")[0]) >= NODE_MAJOR:
             return Path(own)
     raise NotForThisMachine(f"node {NODE_MAJOR} or newer is missing, the MCP suite needs it")

@@ -22,7 +22,7 @@ def test_the_tour_shows_two_real_agents_and_leaves_nothing(
     found = subprocess.run(
         [sys.executable, "-m", "iapeer.testing.simulated_tour", runtime],
         capture_output=True,
-        text=True,
+        encoding="utf-8",
         encoding="utf-8",
         timeout=TOUR_S,
         env={**environ, env.HOME: agent_environ["HOME"]},

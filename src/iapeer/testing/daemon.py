@@ -28,8 +28,12 @@ from iapeer.storage.ledger.offline import offline_read
 from iapeer.storage.locks import TryLock, holder_pid
 from iapeer.storage.paths import Paths
 
+from .recorders import end_recorders
+
 START_S = 30.0
 """A cold interpreter on a busy machine imports for several seconds."""
+WAIT_S = 45.0
+"""An event that has not come by then does not come; a busy machine takes its time."""
 POLL_S = 0.02
 
 
@@ -49,7 +53,7 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def wait_until(what: Callable[[], Any], timeout_s: float = 20.0, reason: str = "") -> Any:
+def wait_until(what: Callable[[], Any], timeout_s: float = WAIT_S, reason: str = "") -> Any:
     """Ask until the answer is truthy and return it. Raises AssertionError at the time-out."""
     deadline = time.monotonic() + timeout_s
     while True:
@@ -178,7 +182,7 @@ class TestDaemon:
         found: dict[str, Any] = self.ask("GET", f"/api/v1/messages/{message_id}")["message"]
         return found
 
-    def wait_state(self, message_id: str, *states: str, timeout_s: float = 30.0) -> str:
+    def wait_state(self, message_id: str, *states: str, timeout_s: float = WAIT_S) -> str:
         """Wait until a message is in one of the states, and return it."""
         found: str = wait_until(
             lambda: (s := self.state(message_id)) in states and s,
@@ -253,6 +257,10 @@ class TestDaemon:
         if self.process is not None and self.process.poll() is None:
             self.process.kill()
             self.process.wait(timeout=10)
+        self.end_owner()
+        # Before the servers: what is done to these is nothing to report.
+        end_recorders(self.root)
+        # A command that was under way may have started one meanwhile.
         self.end_owner()
         left = [pair for pair in self.session_processes() if is_alive(*pair)]
         for pid, start in left:

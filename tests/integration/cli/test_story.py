@@ -41,7 +41,7 @@ def test_a_message_is_sent_seen_and_its_story_told(team: TestDaemon) -> None:
     assert say(team, "list").out == (
         "alice  [demo]  artificial  ○ demo\nbob  [demo]  artificial  ○ demo\n"
     )
-    sent = say(team, "send", "bob", "--message", "hello", "--from", "demo-alice", "--topic", "t")
+    sent = say(team, "send", "bob", "--message", "NOTHING", "--from", "demo-alice", "--topic", "t")
     assert sent == (0, "delivered to bob (demo)\n", "")
     assert say(team, "list").out == (
         "alice  [demo]  artificial  ○ demo\nbob  [demo]  artificial  ● demo\n"
@@ -159,7 +159,7 @@ def test_ctrl_c_ends_the_daemon_in_order(iapeer_daemon: TestDaemon) -> None:
 
 @pytest.mark.requirement("registry:remove:live", "cli:rename")
 def test_a_peer_is_renamed_and_removed_while_the_daemon_runs(team: TestDaemon) -> None:
-    say(team, "send", "bob", "hi", "--from", "demo-alice")
+    say(team, "send", "bob", "NOTHING", "--from", "demo-alice")
     live = say(team, "remove", "bob")
     assert (live.status, live.out) == (1, "")
     assert live.err.startswith('iapeer remove: "bob" is live')

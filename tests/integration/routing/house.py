@@ -39,6 +39,7 @@ from iapeer.storage.ledger import sessions as rows
 from iapeer.storage.ledger.offline import offline_read
 from iapeer.storage.ledger.rows import HistoryRow, MessageRow, NewMessage, SessionRow
 from iapeer.storage.paths import Paths, launch_env_path, peer_state_dir
+from iapeer.testing.recorders import end_recorders
 
 QUICK: dict[str, Any] = {
     "port": 0,
@@ -171,10 +172,17 @@ class House:
         return session
 
     async def live(self, name: str, runtime: str = "demo") -> TmuxSession:
-        """Wake a peer by a first message and return its session."""
-        sent = await self.send(name)
-        await self.wait(sent.message_id, "seen", "landed")
-        return self.session(name, runtime)
+        """Wake a peer by a first message and return its session; it is idle from then on."""
+        with self.awake(name, runtime):
+            sent = await self.send(name)
+            await self.wait(sent.message_id, "seen", "landed")
+            return self.session(name, runtime)
+
+    def awake(self, name: str, runtime: str = "demo") -> contextlib.AbstractContextManager[None]:
+        """Let a peer's idle time begin at the end of the block, however slow the machine is."""
+        record = self.services.registry.snapshot(allow_stale=True).require(name)
+        self.lanes.lane(record.uid, Identity(runtime, name))
+        return self.lanes.calling((record.uid, runtime))
 
     async def row(self, message_id: str) -> MessageRow:
         found = await self.services.ledger.read(lambda c: queries.get(c, message_id))
@@ -314,6 +322,7 @@ class House:
         assert await self.live_rows() == []
 
     def clean_up(self) -> None:
+        end_recorders(self.root)
         for pid, start in self.processes():
             if is_alive(pid, start):
                 os.kill(pid, signal.SIGKILL)

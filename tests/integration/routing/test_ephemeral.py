@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
@@ -34,7 +35,10 @@ def _house(*peers: str, **more: Any) -> Any:
 @pytest.mark.requirement("lifecycle:ephemeral")
 async def test_each_task_gets_a_fresh_session_one_after_the_other() -> None:
     async with _house() as house:
-        sent = [await house.send("bee", f"SEND op done {n}") for n in range(3)]
+        # The first works until all are sent.
+        texts = [f"SEND op done {n}\nHOLD {house.go}" for n in range(3)]
+        sent = [await house.send("bee", text) for text in texts]
+        house.go.touch()
         assert sent[0].state in (MessageState.LANDED, MessageState.SEEN)
         assert [(s.state, s.reason) for s in sent[1:]] == [("held", "serial")] * 2
         for one in sent:
@@ -57,13 +61,16 @@ async def test_each_task_gets_a_fresh_session_one_after_the_other() -> None:
 
 async def test_the_next_task_starts_at_once_when_a_session_ends() -> None:
     async with _house(audit_s=600.0) as house:
-        first, second = [await house.send("bee", f"SEND op {n}") for n in range(2)]
+        texts = [f"SEND op {n}\nHOLD {house.go}" for n in range(2)]
+        first, second = [await house.send("bee", text) for text in texts]
+        house.go.touch()
         await house.wait(first.message_id, "seen")
         reaped = await event(house, "supervise", outcome="ephemeral-done")
         wake = await event(house, "wake", 2)
         await house.wait(second.message_id, "seen")
-        assert wake["ts"][:17] == reaped["ts"][:17] or wake["ts"] > reaped["ts"]
-        assert float(wake["ts"][17:23]) - float(reaped["ts"][17:23]) < 0.5
+        after = datetime.fromisoformat(wake["ts"]) - datetime.fromisoformat(reaped["ts"])
+        # Far from the next audit.
+        assert timedelta(0) <= after < timedelta(seconds=60)
 
 
 async def test_a_silent_finisher_is_ended_at_its_bound_and_its_task_is_not_run_again() -> None:
@@ -238,11 +245,12 @@ async def test_a_message_sent_while_no_daemon_runs_is_a_word_and_a_refused_one_i
 
 async def test_what_a_person_types_is_a_task_of_its_own() -> None:
     async with _house(ephemeral_unarmed_idle_s=0.8) as house:
-        await house.fleet.new("bee", None)
-        session = house.session("bee")
-        house.type("bee", "hello worker", "Enter")
-        await until(lambda: "hello worker" in house.bodies("bee"))
-        sent = await house.send("bee", "SEND op")
+        with house.awake("bee"):
+            await house.fleet.new("bee", None)
+            session = house.session("bee")
+            house.type("bee", "hello worker", "Enter")
+            await until(lambda: "hello worker" in house.bodies("bee"))
+            sent = await house.send("bee", "SEND op")
         assert sent.reason == "serial"
         row = await house.wait(sent.message_id, "seen")
         assert row.session_id != session.id

@@ -39,7 +39,7 @@ class Reader:
         self.ended = True
 
     async def has(self, count: int) -> list[InboxMessage]:
-        await until(lambda: len(self.got) >= count, f"{count} messages", timeout_s=10)
+        await until(lambda: len(self.got) >= count, f"{count} messages")
         return self.got
 
     async def ack(self, message: InboxMessage) -> bool:
@@ -100,7 +100,7 @@ async def test_a_second_stream_replaces_the_first() -> None:
         first = Reader(house)
         await until(lambda: house.lane("svc", "api").phase == "live")
         second = Reader(house)
-        await until(lambda: first.ended, timeout_s=5)
+        await until(lambda: first.ended)
         call = asyncio.create_task(house.send("svc", "to the second"))
         (message,) = await second.has(1)
         assert await second.ack(message)
@@ -109,7 +109,7 @@ async def test_a_second_stream_replaces_the_first() -> None:
         assert len(await house.live_rows()) == 1
         await second.drop()
         await until(lambda: house.lane("svc", "api").phase == "asleep")
-        await until(lambda: _rows(house, 0), timeout_s=5)
+        await until(lambda: _rows(house, 0))
 
 
 async def test_what_was_shown_to_the_first_stream_only_comes_again_on_the_second() -> None:
@@ -173,10 +173,10 @@ async def test_stop_ends_the_stream_and_a_new_one_gets_nothing_until_start() -> 
         sent = await house.send("svc", "hello")
         await first.has(1)
         await house.fleet.stop("svc", None)
-        await until(lambda: first.ended, timeout_s=5)
+        await until(lambda: first.ended)
         assert (await house.row(sent.message_id)).reason == "stopped"
         refused = Reader(house)
-        await until(lambda: refused.ended, timeout_s=5)
+        await until(lambda: refused.ended)
         assert refused.got == []
         await house.fleet.start("svc", None)
         third = Reader(house)
@@ -204,7 +204,7 @@ async def test_a_restart_gives_a_message_without_ack_again_marked() -> None:
             (sent[0].message_id, "maybe"),
             (sent[1].message_id, ""),
         ]
-        await until(lambda: _rows(house, 1), timeout_s=5)
+        await until(lambda: _rows(house, 1))
         await second.drop()
 
 

@@ -32,7 +32,7 @@ from iapeer.storage.ledger.offline import offline_read
 from iapeer.storage.ledger.rows import SessionRow
 from iapeer.storage.paths import Paths, profile_path
 from iapeer.testing.daemon import TestDaemon, wait_until
-from tests.integration.routing.house import House, open_house, until
+from tests.integration.routing.house import WAIT_S, House, open_house, until
 from tests.integration.routing.quiet import event, events, faults, gone, marks_of
 from tests.integration.routing.quiet import profile as set_profile
 from tests.integration.routing.test_bad_disk import full_disk
@@ -85,7 +85,7 @@ class Victim:
         acting = threading.Thread(target=_unheard, args=(act,))
         acting.start()
         assert self.daemon.process is not None
-        assert self.daemon.process.wait(timeout=20) == -signal.SIGKILL
+        assert self.daemon.process.wait(timeout=60) == -signal.SIGKILL
         acting.join(30)
         assert not acting.is_alive()
         assert len(self.live()) <= 1
@@ -203,12 +203,14 @@ def test_a_daemon_killed_in_mid_park_goes_on_with_the_conversation(
 )
 def test_a_daemon_killed_in_mid_new_loses_no_message(victim: Victim, point: str) -> None:
     victim.daemon.start()
-    victim.said("SLOW 4")
+    go = victim.daemon.base / "go"
+    victim.said(f"HOLD {go}")
     waiting = victim.say("NOTHING\nwaits")
     victim.daemon.wait_state(waiting, "landed")
     old = victim.session()
     new = lambda: victim.daemon.ask("POST", "/api/v1/peers/ann/new", {})  # noqa: E731
     victim.dies_at(point, new)
+    go.touch()
     victim.daemon.start()
     victim.daemon.wait_state(waiting, "seen")
     now = victim.session()
@@ -355,7 +357,7 @@ async def test_a_stop_during_new_wins_and_leaves_nothing(when: str) -> None:
             await until(lambda: list(house.settings.sock_dir.glob("*.sock")))
         else:
             await asyncio.sleep(0)
-        async with asyncio.timeout(6):
+        async with asyncio.timeout(WAIT_S):
             assert await house.fleet.stop("ann", None) == {"demo": "stopped"}
         with pytest.raises(LaunchFailed, match="stopped"):
             await new
@@ -369,6 +371,8 @@ async def test_a_stop_during_new_wins_and_leaves_nothing(when: str) -> None:
 async def test_messages_sent_during_new_and_stop_are_held_or_delivered_once() -> None:
     async with open_house("ann", wait_waking_s=0.0, wait_live_s=0.0) as house:
         await house.live("ann")
+        # The stop finds the new session in its boot.
+        house.launch_env("ann", "DEMO_MISBEHAVE=hang_at_start\n")
         new = asyncio.create_task(house.fleet.new("ann", None))
         sent = [(await house.send("ann", f"NOTHING\n{n}")).message_id for n in range(3)]
         await house.fleet.stop("ann", None)
@@ -377,6 +381,7 @@ async def test_messages_sent_during_new_and_stop_are_held_or_delivered_once() ->
         for message_id in sent:
             row = await house.row(message_id)
             assert row.state == "seen" or row.reason == "stopped", row
+        house.launch_env("ann", "")
         await house.fleet.start("ann", None)
         for message_id in sent:
             await house.wait(message_id, "seen")
@@ -414,7 +419,7 @@ async def test_a_clock_that_jumps_neither_cuts_a_task_off_nor_keeps_a_worker(
         monkeypatch.setattr(house.services.clock, "now", lambda: now() + jump_s)
         house.lane("ann").work()
         await house.lanes.audit()
-        await house.wait(second.message_id, "seen", timeout_s=15)
+        await house.wait(second.message_id, "seen")
         ends = await house.services.ledger.read(
             lambda c: c.execute(
                 "SELECT turn_end FROM turns WHERE message_id = ?", (first.message_id,)
@@ -435,7 +440,7 @@ async def test_a_clock_that_jumps_back_does_not_hold_a_faulty_peer_for_ever(
         house.launch_env("ann", "")
         now = house.services.clock.now
         monkeypatch.setattr(house.services.clock, "now", lambda: now() - 86_400)
-        await house.wait(sent.message_id, "seen", timeout_s=10)
+        await house.wait(sent.message_id, "seen")
 
 
 @pytest.mark.anyio

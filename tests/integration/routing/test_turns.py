@@ -87,7 +87,7 @@ async def test_an_unanswered_turn_that_died_unwatched_comes_back_marked() -> Non
 
 
 async def test_after_an_api_error_new_messages_wait_and_the_reader_is_told_to_carry_on() -> None:
-    async with open_house("ann", api_error_hold_s=1.5) as house:
+    async with open_house("ann", api_error_hold_s=4.0) as house:
         await house.live("ann")
         failed = await house.send("ann", "APIERROR")
         await house.wait(failed.message_id, "seen")

@@ -114,6 +114,7 @@ class Rig:
         self.bodies.append(body)
         if armed:
             assert await self.canaries.ensure(watched) == "spawned"
+            (self.base / "armed").touch()
         return body
 
     async def end(self, body: Body, cause: str = "stopped", *, seen: bool = True) -> Scene | None:
@@ -216,6 +217,11 @@ async def until(is_true: Callable[[], bool], timeout_s: float = 20.0) -> None:
     async with asyncio.timeout(timeout_s):
         while not is_true():  # noqa: ASYNC110 - other processes set no asyncio.Event
             await asyncio.sleep(0.02)
+
+
+WHEN_ARMED = "import os, time\nwhile not os.path.exists('armed'): time.sleep(0.01)\n"
+"""Python that waits until `begin` has armed the recorder; a program that ends sooner dismisses it
+before it is counted."""
 
 
 @asynccontextmanager

@@ -82,7 +82,7 @@ class Rig:
         return self.log.read_bytes()
 
 
-async def until(is_true: Callable[[], bool], timeout_s: float = 10.0) -> None:
+async def until(is_true: Callable[[], bool], timeout_s: float = 30.0) -> None:
     """Wait for an event that can only be looked at."""
 
     async def look() -> bool:
@@ -119,7 +119,7 @@ async def shown(server: TmuxServer, text: str) -> None:
     await until_async(look)
 
 
-async def until_async(look: Callable[[], Awaitable[bool]], timeout_s: float = 10.0) -> None:
+async def until_async(look: Callable[[], Awaitable[bool]], timeout_s: float = 30.0) -> None:
     """Wait for an event that must be asked for."""
     async with asyncio.timeout(timeout_s):
         while not await look():  # noqa: ASYNC110 - other processes set no asyncio.Event

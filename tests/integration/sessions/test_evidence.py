@@ -17,16 +17,17 @@ pytestmark = [pytest.mark.anyio, pytest.mark.real_tmux]
 async def test_a_message_in_the_programs_own_queue_is_landed_and_no_more() -> None:
     async with open_house("ann", evidence_s=0.3) as house:
         await house.live("ann")
-        slow = await house.send("ann", "SLOW 1.5")
+        slow = await house.send("ann", f"HOLD {house.go}")
         await house.wait(slow.message_id, "seen")
         queued = await house.send("ann", "NOTHING\nqueued")
         assert queued.state == "landed"
-        await until(lambda: any(r.get("op") == "enqueue" for r in house.records("ann")))
+        await _queued(house)
         # A busy program has not lost it: waiting for its turn is no lack of evidence.
         await asyncio.sleep(0.6)
         assert (await house.row(queued.message_id)).state == "landed"
         behind = await house.send("ann", "NOTHING\nbehind")
         assert (behind.state, behind.reason) == ("held", "busy")
+        house.go.touch()
         await house.wait(behind.message_id, "seen")
         assert (await house.row(queued.message_id)).state == "seen"
         assert house.bodies("ann")[-2:] == ["NOTHING\nqueued", "NOTHING\nbehind"]
@@ -36,10 +37,12 @@ async def test_a_lost_queue_and_a_death_bring_the_message_back_marked_once() -> 
     async with open_house("ann", misbehave="lose_queue", evidence_s=30.0) as house:
         session = await house.live("ann")
         await _idle(house)
-        slow = await house.send("ann", "SLOW 0.5")
+        slow = await house.send("ann", f"HOLD {house.go}")
         await house.wait(slow.message_id, "seen")
         lost = await house.send("ann", "NOTHING\nlost in the queue")
         assert lost.state == "landed"
+        await _queued(house)
+        house.go.touch()
         await _idle(house)
         assert "NOTHING\nlost in the queue" not in house.bodies("ann")
         os.kill(session.pane[0], signal.SIGKILL)
@@ -78,10 +81,12 @@ async def test_an_assistant_that_prints_a_lost_messages_id_proves_nothing() -> N
     async with open_house("ann", misbehave="no_hook,lose_queue", evidence_s=30.0) as house:
         await house.live("ann")
         await _idle(house)
-        slow = await house.send("ann", "SLOW 0.5")
+        slow = await house.send("ann", f"HOLD {house.go}")
         await house.wait(slow.message_id, "seen")
         lost = await house.send("ann", "NOTHING\nlost")
         assert lost.state == "landed"
+        await _queued(house)
+        house.go.touch()
         await _idle(house)
         half = f'<iap from="op" runtime="api" id="{lost.message_id}">'
         house.type("ann", f"SAY and then: {half}", "Enter")
@@ -102,6 +107,11 @@ async def _all_read(house: House) -> None:
         return row.read_offset == Path(row.transcript).stat().st_size
 
     await until(look)
+
+
+async def _queued(house: House) -> None:
+    """The program has put a message into its own queue."""
+    await until(lambda: any(r.get("op") == "enqueue" for r in house.records("ann")))
 
 
 async def _idle(house: House) -> None:
@@ -195,4 +205,4 @@ async def test_what_hooks_told_is_taken_in_its_order_whatever_the_record_tells_b
             found = await house.services.ledger.read(lambda c: turns.turns_of(c, sent.message_id))
             return [turn.turn_end for turn in found] == ["done"]
 
-        await until(over, timeout_s=5)
+        await until(over)

@@ -99,7 +99,7 @@ def test_an_install_is_found_again_and_not_done_twice(lab: Lab) -> None:
     assert os.access(program, os.X_OK)
     began = time.monotonic()
     assert lab.installer().install("claude") == program
-    assert time.monotonic() - began < 1
+    assert time.monotonic() - began < 30
     assert len(lab.calls()) == 1
     assert lab.left() == {FOLDER, ".claude.lock"}
 

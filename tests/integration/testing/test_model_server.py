@@ -181,7 +181,8 @@ async def test_stopping_does_not_wait_for_slow_answers() -> None:
         for number in (1, 2):
             await model.wait_for(lambda request, n=number: request.number == n)  # type: ignore[misc]
         begun = time.monotonic()
-    assert time.monotonic() - begun < 5
+    # Far from what the answers take.
+    assert time.monotonic() - begun < 60
     assert "late" not in (await running).text
     assert (await whole).status_code == 503
 

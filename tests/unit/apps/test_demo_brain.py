@@ -103,8 +103,9 @@ def test_a_ring_moves_the_first_peer_to_the_end() -> None:
 
 
 def test_directives_are_carried_out_in_order_and_end_stops() -> None:
-    body = "SAY one\nnot a directive\nSLOW 2\nSEND carol x y\nAPIERROR\nEXIT 7\nEND\nSAY never"
-    assert [kind for kind, _ in kinds(body)] == ["say", "wait", "send", "fail", "exit"]
+    body = "SAY one\nnot a directive\nSLOW 2\nHOLD /x y\nSEND al z\nAPIERROR\nEXIT 7\nEND\nSAY no"
+    assert [k for k, _ in kinds(body)] == ["say", "wait", "hold", "send", "fail", "exit"]
+    assert kinds("HOLD /x y\nHOLD") == [("hold", "/x y"), ("say", "HOLD needs a file")]
 
 
 def test_what_a_human_types_is_answered_on_the_screen() -> None:

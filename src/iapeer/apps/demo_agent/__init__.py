@@ -16,6 +16,7 @@ never answered.
   REPLY <text>               answer the sender with this text
   SAY <text>                 write on the own screen
   SLOW <seconds>             work that long (Escape interrupts)
+  HOLD <file>                work until that file is there (Escape interrupts)
   PINGPONG <n>               reply PINGPONG n-1 to the sender, until 0
   RING <n> <peer> [...]      pass RING n-1 on to the first peer, which moves to the end, until 0
   APIERROR                   end the turn as if the model's API had failed

@@ -22,8 +22,9 @@ CORE = "iapeer"
 class Action(Value):
     """One step of a turn.
 
-    `kind`: `send` (to, runtime, topic, text), `say` (text), `wait` (number: seconds), `exit`
-    (number: status), `fail` (the turn ends with an API error).
+    `kind`: `send` (to, runtime, topic, text), `say` (text), `wait` (number: seconds), `hold`
+    (text: a file that is waited for), `exit` (number: status), `fail` (the turn ends with an API
+    error).
     """
 
     __slots__ = ("kind", "number", "runtime", "text", "to", "topic")
@@ -65,6 +66,7 @@ class Brain:
             "REPLY": self._answer,
             "SAY": self._say,
             "SLOW": self._slow,
+            "HOLD": self._hold,
             "PINGPONG": self._pingpong,
             "RING": self._ring,
             "APIERROR": self._api_error,
@@ -121,6 +123,9 @@ class Brain:
 
     def _slow(self, _message: Inbound, rest: str) -> list[Action]:
         return [Action("wait", number=min(_number(rest, 1.0), SLOW_LIMIT_S))]
+
+    def _hold(self, _message: Inbound, rest: str) -> list[Action]:
+        return [Action("hold", rest)] if rest else [Action("say", "HOLD needs a file")]
 
     def _pingpong(self, message: Inbound, rest: str) -> list[Action]:
         left = int(_number(rest, 0))

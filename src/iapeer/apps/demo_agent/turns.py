@@ -23,6 +23,8 @@ if TYPE_CHECKING:  # the two are loaded when first needed: threads, asyncio and 
 QUEUE_LIMIT = 100
 CRASH_STATUS = 70
 IDENTITY_HEADER = "X-IAPeer-Identity"
+HOLD_POLL_S = 0.05
+"""How often a turn that is held looks for its file."""
 
 
 class Work:
@@ -48,6 +50,7 @@ class Work:
         self._text = ""
         self._actions: list[Action] = []
         self._waiting = ""
+        self._held_by = ""
         self._sent: Action | None = None
         self._number = 0
         self._results: deque[tuple[int, str | Outcome]] = deque()
@@ -93,6 +96,8 @@ class Work:
                 self._sent_ended(result)
         if self._waiting == "wait" and self.deadline is not None and now >= self.deadline:
             self._waiting, self.deadline = "", None
+        if self._waiting == "hold" and self.deadline is not None and now >= self.deadline:
+            self._look_for(self._held_by)
         self._pump()
 
     def _pump(self) -> None:
@@ -180,6 +185,9 @@ class Work:
             self._say(f"\u25cf {action.text}")
         elif action.kind == "wait":
             self._waiting, self.deadline = "wait", time.monotonic() + action.number
+        elif action.kind == "hold":
+            self._held_by = action.text
+            self._look_for(self._held_by)
         elif action.kind == "exit":
             self.exit_code = int(action.number)
         elif action.kind == "fail":
@@ -187,6 +195,13 @@ class Work:
             self._end("api_error")
         else:
             self._send(action)
+
+    def _look_for(self, path: str) -> None:
+        """Go on if that file is there; else look again a little later."""
+        there = os.path.exists(path)  # noqa: PTH110 - as above
+        self._waiting, self.deadline = (
+            ("", None) if there else ("hold", time.monotonic() + HOLD_POLL_S)
+        )
 
     def _send(self, action: Action) -> None:
         from .mcp_send import Sender

@@ -56,6 +56,9 @@ KEY_GAP_S = 0.15
 HISTORY_MAX_LINES = 5000
 KILL_WAIT_S = 3.0
 _ACT = "@iap_act"
+_LISTENER_LOOKS = 50
+_LISTENER_GAP_S = 0.02
+"""A child that the server had just forked holds its listener until it becomes another program."""
 _POKES = 3
 _POKE_GAP_S = 0.1
 
@@ -347,6 +350,10 @@ class TmuxServer:
                 continue
             if not await process.terminate(pid, start, 1.0):
                 raise TmuxError(f"the tmux server {pid} on {self.socket} can't be ended")
+        for _ in range(_LISTENER_LOOKS):
+            if holder(self.socket).state != "held" or self._listener() is not None:
+                break
+            await asyncio.sleep(_LISTENER_GAP_S)
         if holder(self.socket).state == "stale":
             spool.remove(self.socket)
 

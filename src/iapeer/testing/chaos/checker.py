@@ -15,7 +15,7 @@
 | `damaged` | it is shown whole, alone and unchanged |
 | `twins` | never two live sessions of one identity |
 | `leak` | no body on a command line or in a log |
-| `orphan` | no server or agent runs that the ledger does not know |
+| `orphan` | at the end only sessions of the ledger run, each with one recorder; all go together |
 
 Order, precisely: of two messages of one sender to one reader, the later one may be shown first
 only if the first showing of the earlier one is marked `dup="maybe"`. The mark says that the
@@ -184,7 +184,7 @@ def _others(view: _View) -> Iterator[Violation]:
             case Leak():
                 yield Violation("leak", event.where, "holds body text")
             case Stray():
-                yield Violation("orphan", event.detail, "runs and is not in the ledger")
+                yield Violation("orphan", event.detail, "runs and may not")
             case _:
                 continue
 

@@ -82,7 +82,7 @@ class Leak(msgspec.Struct, frozen=True, kw_only=True, tag="leak"):
 
 
 class Stray(msgspec.Struct, frozen=True, kw_only=True, tag="stray"):
-    """A server or agent of this root that runs at the end and that the ledger does not know."""
+    """A process of this root that runs at the end and may not; see `remains`."""
 
     detail: str
 

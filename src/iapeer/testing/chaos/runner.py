@@ -14,8 +14,8 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 
-from iapeer.sessions.process import is_alive
-from iapeer.testing.daemon import TestDaemon
+from iapeer.client import hot
+from iapeer.testing.daemon import AskFailed, TestDaemon
 
 from .checker import Violation, check
 from .disk import StateDisk
@@ -25,7 +25,8 @@ from .history import Call, Event, History, Showing, read_history
 from .options import ChaosOptions
 from .plan import fault_points, make_plan
 from .readers import Inboxes, agent_showings
-from .sabotage import Saboteur
+from .remains import Remains
+from .sabotage import RECOVERY_S, Saboteur
 from .sampler import Sampler
 from .senders import Pace, Sender, by_command, by_mcp, by_socket
 
@@ -92,6 +93,7 @@ class _Run:
         self._history = history
         self._inboxes = Inboxes(fleet, history)
         self._sampler = Sampler(fleet, history)
+        self._remains = Remains(fleet, self._sampler, history)
         self._pace = Pace(options.messages)
         self._saboteur = Saboteur(fleet, self._inboxes, disk, history, self._pace)
 
@@ -171,8 +173,23 @@ class _Run:
         fleet = self._fleet
         fleet.ensure_up()
         for name in fleet.agents:
-            fleet.daemon.ask("POST", f"/api/v1/peers/{name}/start", {})
+            self._set_free(name)
         return wait_for_rest(fleet, self._options.settle_s)
+
+    def _set_free(self, name: str) -> None:
+        """Start a peer; right after the last deed the daemon may say to try again in a second."""
+        deadline = time.monotonic() + RECOVERY_S
+        while True:
+            self._fleet.ensure_up()
+            try:
+                self._fleet.daemon.ask("POST", f"/api/v1/peers/{name}/start", {})
+            except (AskFailed, hot.DaemonUnreachable, hot.BadAnswer) as error:
+                if time.monotonic() > deadline:
+                    self._fleet.misdeeds.append(f"took no order for {RECOVERY_S:g} s: {error}")
+                    return
+                time.sleep(0.1)
+            else:
+                return
 
     def _verdict(self, *, complete: bool, rested: bool, lasted_s: float) -> Result:
         fleet = self._fleet
@@ -180,7 +197,9 @@ class _Run:
         self._sampler.stop()
         self._inboxes.stop()
         fleet.kill(signal.SIGTERM)
-        self._sampler.at_rest()
+        self._remains.at_rest()
+        self._remains.at_end()
+        self._sampler.read_logs()
         self._history.add_all(agent_showings(fleet))
         events = read_history(self._history.path)
         violations = check(events)
@@ -207,7 +226,8 @@ class _Run:
                 n > 1 for n in Counter(e.number for e in showings).values()
             ),
             "daemon starts": self._fleet.starts,
-            "tmux control clients left by killed daemons": self._sampler.clients_left,
+            "tmux control clients left by killed daemons": self._remains.clients_left,
+            "recorders of deaths at the end, each with its server": self._remains.recorders_left,
             "process table samples": self._sampler.samples,
             "disk filled by": self._disk.means,
             "seconds under fire": round(lasted_s),
@@ -220,13 +240,11 @@ class _Run:
         self._saboteur.end()
         self._sampler.stop()
         self._inboxes.stop()
-        strays = [*self._sampler.servers(), *((a.pid, a.start) for a in self._sampler.agents())]
         if self._options.keep:
             self._keep()
+        # The ledger, which knows the sessions, goes with the folder.
         self._fleet.daemon.clean_up()
-        for pid, start in strays:
-            if is_alive(pid, start):
-                self._fleet.signal_if_same(pid, start, signal.SIGKILL)
+        self._remains.clear()
         self._disk.unmount()
 
     def _keep(self) -> None:

@@ -15,11 +15,9 @@ from iapeer.sessions.process import is_alive, start_time
 
 from .bodies import MARKER
 from .fleet import Fleet
-from .history import History, Leak, Stray, Twins
+from .history import History, Leak, Twins
 
 EVERY_S = 0.4
-REST_S = 3.0
-CONTROL_CLIENT = " -C "
 _AGENT = "iapeer.apps.demo_agent"
 
 
@@ -44,7 +42,6 @@ class Sampler:
         self._twins: set[tuple[str, str]] = set()
         self._thread = threading.Thread(target=self._run, name="sampler", daemon=True)
         self.samples = 0
-        self.clients_left = 0
 
     def start(self) -> None:
         """Begin to look."""
@@ -106,62 +103,16 @@ class Sampler:
             self._leaks.add(where)
             self._history.add(Leak(where=where))
 
-    def at_rest(self) -> None:
-        """At the end, with the daemon stopped: look for strays and read the logs."""
-        known = {
-            (pid, int(start))
-            for row in self._fleet.live_sessions()
-            for pid, start in ((row.server_pid, row.server_start), (row.pane_pid, row.pane_start))
-            if pid and start is not None
-        }
-        for agent in self.agents():
-            if (agent.pid, agent.start) not in known and is_alive(agent.pid, agent.start):
-                self._history.add(Stray(detail=f"agent of {agent.identity}, {agent.session}"))
-        # A control client of the daemon that has just ended needs a moment to end too.
-        servers = [server for server in self.servers() if server not in known]
-        deadline = time.monotonic() + REST_S
-        while any(is_alive(*server) for server in servers) and time.monotonic() < deadline:
-            time.sleep(0.05)
-        for pid, start in servers:
-            words = _words(pid)
-            if is_alive(pid, start) and CONTROL_CLIENT in words:
-                # Of a daemon that was killed; it ends with its server and holds nothing.
-                self.clients_left += 1
-            elif is_alive(pid, start):
-                self._history.add(Stray(detail=f"tmux: {words}"))
-        self._read_logs()
+    def read_logs(self) -> None:
+        """Look for bodies in the logs, once all of them are written.
 
-    def servers(self) -> Iterator[tuple[int, int]]:
-        """Yield (pid, start) of every tmux process on a socket of this root."""
-        folder = str(self._fleet.daemon.root)
-        for process in psutil.process_iter():
-            try:
-                words = process.cmdline()
-            except psutil.Error:
-                continue
-            is_tmux = bool(words) and "tmux" in words[0].rpartition("/")[2]
-            if is_tmux and any(word.startswith(folder) for word in words):
-                start = start_time(process.pid)
-                if start is not None:
-                    yield process.pid, start
-
-    def _read_logs(self) -> None:
-        """Pane logs hold screens by design, with the mode of one; nothing else may."""
+        Pane logs hold screens by design, with the mode of one; nothing else may.
+        """
         paths = self._fleet.paths
         logs = [p for p in paths.logs.rglob("*") if p.is_file()]
         for path in [*logs, self._fleet.daemon.base / "daemon.err"]:
             if path.exists() and MARKER.encode() in path.read_bytes():
                 self._history.add(Leak(where=f"log {path.name}"))
-
-
-def _words(pid: int) -> str:
-    try:
-        process = psutil.Process(pid)
-        words = " ".join(process.cmdline())[:200]
-        age = time.time() - process.create_time()
-        return f"{words} (parent {process.ppid()}, {age:.0f} s old, {process.status()})"
-    except psutil.Error:
-        return "gone meanwhile"
 
 
 def _overlap(found: list[Agent]) -> bool:

@@ -27,7 +27,10 @@ def gone(pid_file: Path) -> bool:
     deadline = time.monotonic() + 10
     pid = int(pid_file.read_text(encoding="ascii"))
     while time.monotonic() < deadline:
-        if not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE:
+        try:
+            if psutil.Process(pid).status() == psutil.STATUS_ZOMBIE:
+                return True
+        except psutil.NoSuchProcess:
             return True
         time.sleep(0.02)
     return False
@@ -73,9 +76,9 @@ def test_at_the_limit_the_whole_group_is_ended(tmp_path: Path) -> None:
         " echo stuck >&2; while :; do sleep 1; done"
     )
     began = time.monotonic()
-    ran = sh(script, tmp_path, limit_s=0.5)
+    ran = sh(script, tmp_path, limit_s=2.0)
     assert (ran.state, ran.exit, ran.detail) == ("timeout", None, "stuck")
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 60
     assert gone(tmp_path / "leader")
     assert gone(tmp_path / "child")
 
@@ -83,19 +86,29 @@ def test_at_the_limit_the_whole_group_is_ended(tmp_path: Path) -> None:
 @pytest.mark.requirement("memory:provision:limit")
 def test_a_program_is_ended_early_when_its_caller_goes_down(tmp_path: Path) -> None:
     stop = threading.Event()
-    threading.Timer(0.2, stop.set).start()
+    caller = threading.Thread(target=_set_when_made, args=(stop, tmp_path / "leader"))
+    caller.start()
     began = time.monotonic()
-    ran = sh("echo $$ > leader; exec sleep 300", tmp_path, limit_s=60, stop=stop)
+    script = "echo $$ > new; mv new leader; exec sleep 300"
+    ran = sh(script, tmp_path, limit_s=300, stop=stop)
+    caller.join(10)
     assert ran.state == "timeout"
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 60
     assert gone(tmp_path / "leader")
+
+
+def _set_when_made(event: threading.Event, path: Path) -> None:
+    deadline = time.monotonic() + 30
+    while not path.exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    event.set()
 
 
 def test_the_end_of_the_program_counts_not_of_what_it_leaves_behind(tmp_path: Path) -> None:
     began = time.monotonic()
-    ran = sh("sleep 30 & echo $! > child; echo said", tmp_path)
+    ran = sh("sleep 300 & echo $! > child; echo said", tmp_path)
     assert (ran.state, ran.output) == ("ok", b"said\n")
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 60
     psutil.Process(int((tmp_path / "child").read_text(encoding="ascii"))).kill()
 
 

@@ -174,7 +174,7 @@ class AppServer:
         return replies.get(method, {})
 
 
-async def until(done: Any, what: str, timeout_s: float = 5.0) -> None:
+async def until(done: Any, what: str, timeout_s: float = 30.0) -> None:
     loop = asyncio.get_running_loop()
     deadline = loop.time() + timeout_s
     while not done():

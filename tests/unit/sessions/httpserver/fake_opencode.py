@@ -199,7 +199,7 @@ class FakeOpencode:
             self._listeners.discard(queue)
 
 
-async def until(holds: Callable[[], object], timeout_s: float = 5.0) -> None:
+async def until(holds: Callable[[], object], timeout_s: float = 30.0) -> None:
     """Wait until something holds; raises TimeoutError."""
     async with asyncio.timeout(timeout_s):
         while not holds():  # noqa: ASYNC110 - any condition

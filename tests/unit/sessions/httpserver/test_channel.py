@@ -240,13 +240,13 @@ async def test_nothing_is_told_after_the_end_and_the_end_comes_at_once(
     server: FakeOpencode,
 ) -> None:
     async with talking(server) as (line, heard):
-        server.slow_s = 5.0
+        server.slow_s = 600.0
         told = len(heard.facts)
         waiting = asyncio.create_task(line.look_any(ONE))
-        began = asyncio.get_running_loop().time()
-        await line.close()
-        await line.close()
-        assert asyncio.get_running_loop().time() - began < 1.0
+        # Far from what the answer takes.
+        async with asyncio.timeout(30.0):
+            await line.close()
+            await line.close()
         server.store(line.native_id, native_message_id(f"{ONE}-1", time.time()), "late")
         with pytest.raises((NoAnswer, NotReached)):
             await waiting
