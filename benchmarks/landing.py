@@ -55,7 +55,7 @@ def landing(size: Size) -> list[Figure]:
             unit="ms",
             limit=spread(limit, 1000),
             ours=spread(accepted, 1000),
-            budget=Budget(ratio=10, most=3, most_p99=15, gate=22),
+            budget=Budget(ratio=10, most=3, most_p99=15, gate=40),
             note="from the time in the ledger, which is before its commit",
         ),
         Figure(

@@ -1,6 +1,6 @@
 #!/bin/sh
 # Run the tests: test.sh WHAT [PYTEST-ARGUMENT...]
-#   all       the checks, all tests and the real agents; with arguments the checks and what they name
+#   all       the checks, all tests, the speed gate and the real agents; with arguments the checks and what they name
 #   real      the gate: the real agents (Claude Code, Codex) against a simulated model
 #   real-all  the same with every agent that is pinned
 # Status 75 and the words "gate not run": the agents could not be downloaded, and nothing is proved.
@@ -81,6 +81,8 @@ if [ -z "$download" ]; then
     echo "==> real agents: left out, because ARGS names what to run; all of it: make test"
     exit 0
 fi
+echo "==> speed: quick rows, each against its limit in the same run (docs/performance.md)"
+.venv/bin/python -m benchmarks --gate
 echo "==> real agents (the download's words are in $log)"
 wait "$download" || status=$?
 download=

@@ -23,7 +23,6 @@ def test_the_tour_shows_two_real_agents_and_leaves_nothing(
         [sys.executable, "-m", "iapeer.testing.simulated_tour", runtime],
         capture_output=True,
         encoding="utf-8",
-        encoding="utf-8",
         timeout=TOUR_S,
         env={**environ, env.HOME: agent_environ["HOME"]},
         check=False,
