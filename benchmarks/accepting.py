@@ -41,7 +41,7 @@ def accept(size: Size) -> list[Figure]:
             unit="ms",
             limit=spread(limit, 1000),
             ours=spread(ours, 1000),
-            budget=Budget(ratio=3, gate=10),
+            budget=Budget(ratio=3, gate=8),
         )
     ]
 
@@ -94,7 +94,7 @@ def mcp_call(size: Size) -> list[Figure]:
             unit="ms",
             limit=spread(limit, 1000),
             ours=spread(ours, 1000),
-            budget=Budget(ratio=1.5, gate=6),
+            budget=Budget(ratio=1.5, gate=5),
         )
     ]
 
