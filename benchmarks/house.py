@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -46,6 +47,26 @@ argv = ["cat"]
 [submit]
 settle_ms = 0
 """
+
+_TUI_MANIFEST = """\
+id = "line"
+
+[launch]
+argv = ["{python}", "-I", "{program}"]
+
+[launch.env]
+NOTES = "{{cwd}}/notes"
+
+[screen]
+prompt_glyphs = [">"]
+ready = ["^>"]
+paste_patterns = ["[Pasted text"]
+"""
+
+
+def tui_manifest(program: Path) -> str:
+    """Return a manifest for a terminal program of ours with a composer, which writes `NOTES`."""
+    return _TUI_MANIFEST.format(python=sys.executable, program=program)
 
 
 def prepare(peers: int = 0, manifest: str = LINE_MANIFEST) -> TestDaemon:

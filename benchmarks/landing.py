@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
-import sys
 import time
 from pathlib import Path
 
 from benchmarks.figures import Budget, Figure, Row, Size, spread
-from benchmarks.house import BODY, LINE, house, send_request, session_of, wake
+from benchmarks.house import BODY, LINE, house, send_request, session_of, tui_manifest, wake
 from benchmarks.wire import Connection
 from iapeer.sessions.tmux.control import ControlClient
 from iapeer.storage.atomic import write_text
@@ -18,20 +17,6 @@ from iapeer.storage.ledger.offline import offline_read
 from iapeer.storage.paths import Paths
 from iapeer.testing.daemon import TestDaemon
 
-_MANIFEST = """\
-id = "line"
-
-[launch]
-argv = ["{python}", "-I", "{tui}"]
-
-[launch.env]
-NOTES = "{{cwd}}/notes"
-
-[screen]
-prompt_glyphs = [">"]
-ready = ["^>"]
-paste_patterns = ["[Pasted text"]
-"""
 _PEER = "p0"
 _WARM = 3
 _POLL_S = 0.0005
@@ -40,8 +25,7 @@ _PATIENCE_S = 10.0
 
 def landing(size: Size) -> list[Figure]:
     """The limit is the same paste through a control client of our own, into the same program."""
-    tui = Path(__file__).with_name("raw_tui.py")
-    manifest = _MANIFEST.format(python=sys.executable, tui=tui)
+    manifest = tui_manifest(Path(__file__).with_name("raw_tui.py"))
     # The one peer of this house runs the program in raw mode under the usual runtime's name.
     with house(1, manifest) as daemon:
         wake(daemon, [_PEER])

@@ -11,7 +11,16 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from benchmarks.house import BOX, LINE, LINE_MANIFEST, OPERATOR, prepare, session_of, wake
+from benchmarks.house import (
+    BOX,
+    LINE,
+    LINE_MANIFEST,
+    OPERATOR,
+    prepare,
+    session_of,
+    tui_manifest,
+    wake,
+)
 from benchmarks.rivals.measure import (
     MARK,
     Calls,
@@ -29,20 +38,6 @@ from benchmarks.wire import Connection, RequestFailed, encode
 from iapeer import __version__
 from iapeer.testing.daemon import TestDaemon
 
-_TERMINAL_MANIFEST = """\
-id = "line"
-
-[launch]
-argv = ["{python}", "-I", "{eye}"]
-
-[launch.env]
-NOTES = "{{cwd}}/notes"
-
-[screen]
-prompt_glyphs = [">"]
-ready = ["^>"]
-paste_patterns = ["[Pasted text"]
-"""
 _PEER = "p0"
 _QUIET_S = 10.0
 _START_S = 30.0
@@ -160,7 +155,7 @@ def inbox(_: Path, plan: Plan) -> Reading:
 def terminal(_: Path, plan: Plan) -> Reading:
     """Send to a program in raw mode in a tmux pane, see `eye.py`."""
     eye = Path(__file__).with_name("eye.py")
-    manifest = _TERMINAL_MANIFEST.format(python=sys.executable, eye=eye)
+    manifest = tui_manifest(eye)
     with _daemon(plan, manifest) as (daemon, server, start_s):
         wake(daemon, [_PEER])
         notes = Notes(Path(session_of(daemon, _PEER).cwd) / "notes")
