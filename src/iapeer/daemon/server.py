@@ -42,6 +42,8 @@ TCP_CONNECTIONS_MAX = 256
 """Every local account reaches TCP; what is beyond this must not cost the unix socket anything."""
 GRACE_S = 2.0
 """How long running requests may take to end at stop."""
+_ACCEPT_TURNS = 5
+"""Turns of the loop until a connection that it has just accepted is known to the server: three."""
 _START_S = 10.0
 _STEP_S = 1.0
 
@@ -228,7 +230,17 @@ class _Server(uvicorn.Server):
         await self._finish.wait()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Close the listeners, let running requests end for `GRACE_S`, cut what is left."""
+        """Close the listeners, let running requests end for `GRACE_S`, cut what is left.
+
+        First nobody is let in any more: a connection that asyncio has accepted and not handed over
+        when its server closes stays open until the garbage collector finds it (Python 3.11).
+        """
+        loop = asyncio.get_running_loop()
+        for server in self.servers:
+            for listener in server.sockets:
+                loop.remove_reader(listener.fileno())
+        for _ in range(_ACCEPT_TURNS):
+            await asyncio.sleep(0)
         for server in self.servers:
             server.close()
         for sock in sockets or []:

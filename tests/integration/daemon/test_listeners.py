@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import socket
@@ -233,3 +234,20 @@ asyncio.run(main())
     )
     assert done.stdout.strip() == "200 200 ['send_to_peer']", done.stderr
     assert done.stderr == ""
+
+
+@pytest.mark.parametrize("turns", range(6))
+async def test_whoever_connects_while_the_server_stops_is_cut_off(root: Path, turns: int) -> None:
+    edge = make_server(settings_for(root))
+    await edge.server.start()
+    clients = [socket.socket(socket.AF_UNIX) for _ in range(10)]
+    for client in clients:
+        client.settimeout(5)
+        client.connect(str(edge.settings.daemon_socket))
+    # Accepting takes the loop several turns: the stop comes in each of them.
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    await edge.server.stop()
+    for client in clients:
+        with client, contextlib.suppress(ConnectionResetError):
+            assert client.recv(1) == b""
