@@ -58,8 +58,6 @@ from .watching import follow, tell
 if TYPE_CHECKING:
     from .services import LaneServices
 
-ADOPT_RETRY_S = 1.0
-"""Between two looks at a session whose life could not be found out; unknown is not dead."""
 LETTER_RETRY_S = 1.0
 """Longest pause before a letter that the ledger refused is dealt with again."""
 
