@@ -7,6 +7,7 @@ import json
 import os
 import pty
 import select
+import signal
 import subprocess
 import sys
 import termios
@@ -87,6 +88,11 @@ class PtyAgent:
     def enter(self) -> None:
         """Press Enter."""
         self.write(b"\r")
+
+    def resize(self, rows: int, columns: int) -> None:
+        """Give the terminal another size, and say so: the program has no controlling terminal."""
+        termios.tcsetwinsize(self._master, (rows, columns))
+        self.process.send_signal(signal.SIGWINCH)
 
     def ready(self) -> float:
         """Wait for the first composer; return the seconds since the start."""

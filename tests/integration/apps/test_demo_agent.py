@@ -88,6 +88,17 @@ def test_keys_edit_the_draft(tmp_path: Path) -> None:
         assert record["text"] == "SAY one\nNOTHING й"
 
 
+def test_it_draws_anew_when_the_terminal_has_another_size(tmp_path: Path) -> None:
+    with PtyAgent(tmp_path) as agent:
+        agent.ready()
+        agent.write(b"half a thought")
+        agent.wait_output("half a thought")
+        agent.resize(50, 60)
+        agent.wait_output("\x1b[2J")
+        agent.wait_output("\u2500" * 58 + "\r\n")
+        agent.wait_output("half a thought")
+
+
 def test_text_sent_while_busy_is_queued_and_becomes_turns_of_its_own(tmp_path: Path) -> None:
     with PtyAgent(tmp_path) as agent:
         agent.ready()

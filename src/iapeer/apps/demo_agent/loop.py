@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import select
+import signal
 import sys
 import termios
 import time
@@ -98,6 +99,10 @@ class Loop:
 
     def run(self) -> int:
         """Serve keys until the end of input or of the work."""
+        # tmux resizes its own picture up to 250 ms before the terminal tells: what was drawn in between
+        # is garbage until it is drawn anew, and a reader takes it for somebody's draft (measured).
+        signal.signal(signal.SIGWINCH, lambda _number, _frame: None)
+        signal.set_wakeup_fd(self._wake_write, warn_on_full_buffer=False)
         name = self._options.identity or "nobody"
         self._say(f"demo agent as {name}{' (resumed)' if self._options.resumed else ''}")
         self._began = time.monotonic()

@@ -68,7 +68,9 @@ class Leaving:
                 lane.box.look_in(EXAMINE_RETRY_S)
                 return
             if self.known is None:
+                # It lives after all; whoever found it dead has not gone on with it.
                 self.suspect = None
+                lane.box.look_in(EXAMINE_RETRY_S)
                 return
             self._s.log("death", **self.known.log_fields(lane.identity.address, session_id))
         obituary = self.known
