@@ -99,8 +99,8 @@ class Loop:
 
     def run(self) -> int:
         """Serve keys until the end of input or of the work."""
-        # tmux resizes its own picture up to 250 ms before the terminal tells: what was drawn in between
-        # is garbage until it is drawn anew, and a reader takes it for somebody's draft (measured).
+        # tmux resizes its own picture up to 250 ms before the terminal tells: what was drawn in
+        # between is garbage until it is drawn anew, and is taken for somebody's draft (measured).
         signal.signal(signal.SIGWINCH, lambda _number, _frame: None)
         signal.set_wakeup_fd(self._wake_write, warn_on_full_buffer=False)
         name = self._options.identity or "nobody"
