@@ -55,6 +55,8 @@ def validate(draft: Draft) -> None:
 
 
 def _check_attachments(paths: tuple[str, ...]) -> None:
+    if not paths:
+        return
     if len(paths) > ATTACHMENTS_MAX:
         raise InvalidInput(
             f"attachments exceeds {ATTACHMENTS_MAX} item limit (got {len(paths)})",

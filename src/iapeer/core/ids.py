@@ -16,13 +16,17 @@ MESSAGE_ID_LENGTH = 12
 """Characters of a message id: 12 x 5 bits = 60 bits, unique per ledger by its primary key."""
 
 _ALPHABET = "abcdefghijklmnopqrstuvwxyz234567"
+_PAIRS = tuple(first + second for second in _ALPHABET for first in _ALPHABET)
+"""Ten bits are two characters, the lower five the first."""
 _MESSAGE_ID = re.compile(r"[a-z2-7]{12}")
 
 
 def new_message_id(random_bytes: Callable[[int], bytes] = secrets.token_bytes) -> str:
     """Return a fresh message id: 12 characters of lower-case base32 (RFC 4648 alphabet)."""
     number = int.from_bytes(random_bytes(8), "big")
-    return "".join(_ALPHABET[(number >> (5 * i)) & 31] for i in range(MESSAGE_ID_LENGTH))
+    return "".join(
+        [_PAIRS[(number >> bits) & 1023] for bits in range(0, 5 * MESSAGE_ID_LENGTH, 10)]
+    )
 
 
 def is_message_id(text: str) -> bool:

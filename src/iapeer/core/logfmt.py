@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from functools import lru_cache
 
 # C0, DEL, C1, the Unicode line separators, and surrogates (which no UTF-8 file can hold).
 _CONTROL = "\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff"
@@ -25,11 +26,12 @@ def format_line(pairs: Iterable[tuple[str, object | None]]) -> str:
     so a record never spans lines and never moves a terminal's cursor. Characters that would
     break a key become `_`.
     """
-    return " ".join(
-        f"{_BREAKS_A_PAIR.sub('_', key)}={_value(value)}"
-        for key, value in pairs
-        if value is not None
-    )
+    return " ".join([f"{_key(key)}={_value(value)}" for key, value in pairs if value is not None])
+
+
+@lru_cache(maxsize=512)
+def _key(key: str) -> str:
+    return _BREAKS_A_PAIR.sub("_", key)
 
 
 def _value(value: object) -> str:

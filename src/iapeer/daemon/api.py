@@ -111,8 +111,10 @@ class Api:
         ]
 
     def _route(self, method: str, path: str, handler: _Handler) -> Route:
+        verb = f"{method} {path}"
+
         async def endpoint(request: Request) -> Response | ASGIApp:
-            call = request.state.call = _Call(f"{method} {path}")
+            call = request.scope["state"]["call"] = _Call(verb)
             try:
                 response = await handler(request)
                 call.ok = True
@@ -135,7 +137,7 @@ class Api:
         return json_response({"ok": True, "version": self._services.version, "pid": os.getpid()})
 
     async def _send(self, request: Request) -> Response:
-        body = await decode(request, SendBody)
+        body = decode(request, SendBody)
         proof = await self._prove(request, body.sender)
         draft = Draft(
             to=body.to,
@@ -163,12 +165,12 @@ class Api:
         return json_response({"ok": True, "messages": found})
 
     async def _redeliver(self, request: Request) -> Response:
-        ids = await _letters(request)
+        ids = _letters(request)
         done = await self._services.archive.redeliver(ids, _entrance(request))
         return json_response({"ok": True, "results": done})
 
     async def _drop(self, request: Request) -> Response:
-        ids = await _letters(request)
+        ids = _letters(request)
         return json_response({"ok": True, "results": await self._services.archive.drop(ids)})
 
     async def _trace(self, request: Request) -> Response:
@@ -179,7 +181,7 @@ class Api:
 
     async def _event(self, request: Request) -> Response:
         session = await self._session(request)
-        event = await decode(request, dict[str, Any])
+        event = decode(request, dict[str, Any])
         seen = await self._services.evidence.hook_event(session, event)
         return json_response({"ok": True, "seen": seen})
 
@@ -211,7 +213,7 @@ class Api:
         return self._streams.stream(proof.caller)
 
     async def _ack(self, request: Request) -> Response:
-        body = await decode(request, AckBody)
+        body = decode(request, AckBody)
         proof = await self._prove(request, body.sender)
         acked = await self._services.inbox.ack(proof.caller, body.id)
         return json_response({"ok": True, "acked": acked})
@@ -242,19 +244,20 @@ class Api:
 
 
 def _call(request: Request) -> _Call:
-    call: _Call = request.state.call
+    call: _Call = request.scope["state"]["call"]
     return call
 
 
 def _entrance(request: Request) -> str:
-    unix = request.scope["state"]["listener"] is Listener.UNIX
-    return "cli" if unix and request.headers.get(ENTRANCE_HEADER) == "cli" else "http"
+    state = request.scope["state"]
+    unix = state["listener"] is Listener.UNIX
+    return "cli" if unix and state["headers"].get(ENTRANCE_HEADER) == "cli" else "http"
 
 
-async def _letters(request: Request) -> tuple[str, ...]:
+def _letters(request: Request) -> tuple[str, ...]:
     """Return the ids of the body, for the operator only."""
     check_operator(request)
-    body = await decode(request, LettersBody)
+    body = decode(request, LettersBody)
     return tuple(checked_id(message_id) for message_id in body.ids)
 
 

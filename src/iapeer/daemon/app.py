@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any
 
 import anyio
 from starlette.applications import Starlette
-from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
@@ -20,7 +20,7 @@ from iapeer.core.settings import Settings
 from iapeer.core.text import one_line
 from iapeer.daemon.answers import error_response, internal_error, log_crash, log_refusal
 from iapeer.daemon.api import Api
-from iapeer.daemon.auth import admit, check_account, check_host, check_origin
+from iapeer.daemon.auth import admit, check_account, check_host, check_origin, headers_of
 from iapeer.daemon.inbox_stream import InboxStreams
 from iapeer.daemon.mcp.endpoint import McpEndpoint
 from iapeer.daemon.services import Services
@@ -85,7 +85,8 @@ class Gate:
     """What every request passes before any other code sees it, and the root of its task.
 
     In order: static bearer, account, Host, Origin, body. The body is read here, whole and within
-    size and time, so that nothing behind the gate can be kept waiting by a slow sender.
+    size and time, so that nothing behind the gate can be kept waiting by a slow sender. What is
+    behind finds it in the scope's `state`, with the `headers` in a table.
     """
 
     def __init__(self, app: ASGIApp, settings: Settings, port: Port, tokens: Tokens) -> None:
@@ -106,15 +107,17 @@ class Gate:
 
         try:
             try:
-                await self._check(scope)
-                body = await self._body(scope, incoming)
+                scope["state"]["headers"] = headers = headers_of(scope)
+                await self._check(scope["state"])
+                body = await self._body(headers, incoming)
             except IapeerError as error:
                 log_refusal(error, **_facts(scope))
                 await _drop(scope, incoming)
                 await self._render(error, scope, receive, watched)
                 return
             if body is not None:
-                await self._app(scope, _replay(body, receive), watched)
+                scope["state"]["body"] = body
+                await self._app(scope, receive, watched)
         except asyncio.CancelledError:
             # The daemon is going down and this request did not end in time.
             await _cut(scope)
@@ -126,22 +129,22 @@ class Gate:
             else:
                 await self._render(internal_error(), scope, receive, watched)
 
-    async def _check(self, scope: Scope) -> None:
-        headers = Headers(scope=scope)
-        state = scope["state"]
-        shown = headers.get("authorization", "")
-        await admit(self._settings.bearer_token, shown, self._tokens)
+    async def _check(self, state: dict[str, Any]) -> None:
+        headers, port = state["headers"], self._port()
+        if self._settings.bearer_token:
+            shown = headers.get("authorization", "")
+            await admit(self._settings.bearer_token, shown, self._tokens)
         check_account(state["listener"], state["peer"])
-        check_host(state["listener"], headers.get("host", ""), self._port())
-        check_origin(headers.get("origin", ""), self._port())
+        check_host(state["listener"], headers.get("host", ""), port)
+        check_origin(headers.get("origin", ""), port)
 
-    async def _body(self, scope: Scope, incoming: _Incoming) -> bytes | None:
+    async def _body(self, headers: Mapping[str, str], incoming: _Incoming) -> bytes | None:
         """Return the whole body, None when the caller is gone.
 
         Raises InvalidInput for one too large or too slow.
         """
         limit = self._settings.max_body_bytes
-        declared = Headers(scope=scope).get("content-length", "")
+        declared = headers.get("content-length", "")
         if declared.isdigit() and int(declared) > limit:
             raise _too_large(limit)
         body = bytearray()
@@ -184,25 +187,11 @@ async def _drop(scope: Scope, incoming: _Incoming) -> None:
 
     A close on unread bytes resets the connection, and the caller would see that, not the answer.
     """
-    if "expect" in Headers(scope=scope):
+    if "expect" in scope["state"]["headers"]:
         return
     with anyio.move_on_after(LINGER_S):
         while not incoming.ended:
             await incoming.read()
-
-
-def _replay(body: bytes, receive: Receive) -> Receive:
-    """Return a channel that gives `body` once and then what the connection says."""
-    given = False
-
-    async def channel() -> Message:
-        nonlocal given
-        if given:
-            return await receive()
-        given = True
-        return {"type": "http.request", "body": body, "more_body": False}
-
-    return channel
 
 
 def _too_large(limit: int) -> InvalidInput:

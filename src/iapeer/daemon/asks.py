@@ -22,14 +22,14 @@ class RuntimeBody(msgspec.Struct, forbid_unknown_fields=True):
     runtime: str | None = None
 
 
-async def target(request: Request) -> tuple[str, str | None]:
+def target(request: Request) -> tuple[str, str | None]:
     """Return the peer of the path and the runtime of the body, for the operator only.
 
     Raises CallerError, InvalidInput.
     """
     check_operator(request)
     peer = peer_of(request)
-    runtime = (await decode(request, RuntimeBody)).runtime
+    runtime = decode(request, RuntimeBody).runtime
     if runtime is not None and not is_valid_runtime(runtime):
         raise InvalidInput(f"invalid runtime {one_line(runtime, 80)!r}")
     return peer, runtime
@@ -59,13 +59,14 @@ def checked_name(name: str) -> str:
     return name
 
 
-async def decode(request: Request, kind: type[Body]) -> Body:
-    """Return the body as `kind`; no body is `{}`.
+def decode(request: Request, kind: type[Body]) -> Body:
+    """Return the body, which the gate has read, as `kind`; no body is `{}`.
 
     Raises InvalidInput.
     """
-    raw = await request.body()
-    media = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    state = request.scope["state"]
+    raw: bytes = state["body"]
+    media = state["headers"].get("content-type", "").partition(";")[0].strip().lower()
     if raw and media != "application/json":
         raise InvalidInput("the body must be application/json", code="media_type")
     try:

@@ -15,6 +15,7 @@ from typing import Literal
 
 import msgspec
 from starlette.requests import HTTPConnection
+from starlette.types import Scope
 
 from iapeer.core.errors import CallerError, Unauthorized
 from iapeer.core.ids import equal
@@ -184,7 +185,7 @@ async def prove(claim: Claim, tokens: Tokens) -> Proof:
 
 
 def claim_of(request: HTTPConnection, *, static_bearer: str, sender: str = "") -> Claim:
-    """Read the claim off a request; the listener and the peer come from our protocol class.
+    """Read the claim off a request; listener and peer are our protocol's, the headers the gate's.
 
     Raises Unauthorized, see `session_token`.
     """
@@ -192,10 +193,21 @@ def claim_of(request: HTTPConnection, *, static_bearer: str, sender: str = "") -
     return Claim(
         listener=state["listener"],
         peer=state["peer"],
-        token=session_token(request.headers, static_bearer=static_bearer),
-        header=request.headers.get(IDENTITY_HEADER, "").strip(),
+        token=session_token(state["headers"], static_bearer=static_bearer),
+        header=state["headers"].get(IDENTITY_HEADER, "").strip(),
         sender=sender,
     )
+
+
+def headers_of(scope: Scope) -> dict[str, str]:
+    """Return a request's headers by name, in small letters; of two with one name the first.
+
+    The gate makes this table once; each look into starlette's goes through all of them.
+    """
+    return {
+        name.decode("latin-1"): value.decode("latin-1")
+        for name, value in reversed(scope["headers"])
+    }
 
 
 def check_operator(request: HTTPConnection) -> None:

@@ -65,49 +65,49 @@ class FleetRoutes:
         return json_response({"ok": True, "status": await self._fleet.status()})
 
     async def _stop(self, request: Request) -> Response:
-        peer, runtime = await target(request)
+        peer, runtime = target(request)
         return json_response({"ok": True, "actions": await self._fleet.stop(peer, runtime)})
 
     async def _start(self, request: Request) -> Response:
-        peer, runtime = await target(request)
+        peer, runtime = target(request)
         return json_response({"ok": True, "actions": await self._fleet.start(peer, runtime)})
 
     async def _wake(self, request: Request) -> Response:
-        peer, runtime = await target(request)
+        peer, runtime = target(request)
         return json_response({"ok": True, "attach": await self._fleet.wake(peer, runtime)})
 
     async def _new(self, request: Request) -> Response:
-        peer, runtime = await target(request)
+        peer, runtime = target(request)
         return json_response({"ok": True, "identity": await self._fleet.new(peer, runtime)})
 
     async def _launch(self, request: Request) -> Response:
-        peer, runtime = await target(request)
+        peer, runtime = target(request)
         return json_response({"ok": True, "attach": await self._fleet.launch(peer, runtime)})
 
     async def _refresh(self, request: Request) -> Response:
-        peer, runtime = await target(request)
+        peer, runtime = target(request)
         return json_response({"ok": True, "actions": await self._fleet.refresh(peer, runtime)})
 
     async def _interrupt(self, request: Request) -> Response:
-        peer, runtime = await target(request)
+        peer, runtime = target(request)
         identity = await self._fleet.interrupt(peer, runtime)
         return json_response({"ok": True, "identity": identity})
 
     async def _compact(self, request: Request) -> Response:
-        peer, runtime = await target(request)
+        peer, runtime = target(request)
         identity, resumed = await self._fleet.compact(peer, runtime)
         return json_response({"ok": True, "identity": identity, "resumed": resumed})
 
     async def _remove(self, request: Request) -> Response:
         check_operator(request)
         peer = peer_of(request)
-        body = await decode(request, RemoveBody)
+        body = decode(request, RemoveBody)
         done = await self._fleet.remove(peer, force=body.force)
         return json_response({"ok": True, "result": done})
 
     async def _rename(self, request: Request) -> Response:
         check_operator(request)
         peer = peer_of(request)
-        body = await decode(request, RenameBody)
+        body = decode(request, RenameBody)
         done = await self._fleet.rename(peer, checked_name(body.to))
         return json_response({"ok": True, "result": done})

@@ -25,7 +25,7 @@ from iapeer.core.settings import Settings
 from iapeer.core.states import FINAL
 from iapeer.core.text import one_line
 from iapeer.registry.caller import Caller, resolve_caller
-from iapeer.routing.admission import Accepted, Admission, Reach, SendRequest
+from iapeer.routing.admission import Accepted, Admission, SendRequest
 from iapeer.routing.archive import Reviver, find, find_dead, refused, story
 from iapeer.routing.ports import MessageQuery, MessageView, Settled, Trace
 from iapeer.routing.sendlog import Outcome, delivery_line
@@ -163,8 +163,8 @@ class OfflineHouse:
         record = admission.recipient(request.draft)
         now = self._clock.now()
         with self._writing() as conn:
-            live = _live_in(conn)(record)
-            accepted = admission.accept(conn, request, record, Reach(live), now)
+            reach = admission.reach(record, request.draft, _live_in(conn)(record))
+            accepted = admission.accept(conn, request, record, reach, now)
         return _result(accepted)
 
     def _admission(self) -> Admission:

@@ -7,15 +7,23 @@ here takes a connection inside a transaction and values, and waits for nothing.
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from sqlite3 import Connection
+from types import MappingProxyType
 
 import msgspec
 
 from iapeer.core.draft import Draft, validate
-from iapeer.core.errors import InvalidInput, PeerNotFound, RuntimeUnknown, SendRefused
+from iapeer.core.errors import (
+    IapeerError,
+    InvalidInput,
+    PeerNotFound,
+    RuntimeUnknown,
+    SendRefused,
+)
 from iapeer.core.identity import RESERVED_NAMES, Identity
 from iapeer.core.ids import new_message_id
 from iapeer.core.profile import RegistryRecord
@@ -27,7 +35,7 @@ from iapeer.registry.profiles import is_ephemeral
 from iapeer.registry.snapshot import FIX_HINT
 from iapeer.registry.units import Unit, unit_of
 from iapeer.runtimes.catalog import Catalog
-from iapeer.sessions.plan import program_path
+from iapeer.sessions.plan import is_installed
 from iapeer.storage.ledger import marks, messages, queries, upkeep
 from iapeer.storage.ledger.rows import KeyRow, MessageRow, NewMessage
 
@@ -35,12 +43,19 @@ from . import ownmarks
 from .clocktime import local_iso
 from .lanes.journal import STOPPED
 
+NOT_HELD: Mapping[str, HoldReason] = MappingProxyType({})
+
 
 class Reach(msgspec.Struct, frozen=True):
-    """How a recipient's runtimes can be reached: where a session lives, where and why it waits."""
+    """How a recipient's runtimes can be reached, as seen just before a message is accepted.
+
+    `live` have a session; what comes for those in `held` waits for that reason; a message for one
+    in `refused` is not accepted at all.
+    """
 
     live: Sequence[str] = ()
     held: Mapping[str, HoldReason] = msgspec.field(default_factory=dict)
+    refused: Mapping[str, IapeerError] = msgspec.field(default_factory=dict)
 
 
 class SendRequest(msgspec.Struct, frozen=True, dict=True):
@@ -116,6 +131,27 @@ class Admission:
             )
         return record
 
+    def reach(
+        self,
+        record: RegistryRecord,
+        draft: Draft,
+        live: Sequence[str],
+        held: Mapping[str, HoldReason] = NOT_HELD,
+    ) -> Reach:
+        """Look whether the runtimes that a message may go to can be started.
+
+        Reads files, so it is done before the transaction and not in it.
+        """
+        refused: dict[str, IapeerError] = {}
+        for runtime in record.runtimes if draft.runtime is None else (draft.runtime,):
+            identity = Identity(runtime, record.personality)
+            try:
+                self._check_startable(identity, record)
+                self._check_drained(identity, record, live)
+            except IapeerError as error:
+                refused[runtime] = error
+        return Reach(live, held, refused)
+
     def accept(
         self,
         conn: Connection,
@@ -126,7 +162,7 @@ class Admission:
     ) -> Accepted:
         """Fix the identity, make the last refusals and store the message.
 
-        Raises as `recipient` does.
+        Raises as `recipient` does, and then has changed nothing.
         """
         identity = self._identity(conn, request, record, reach.live)
         message = self._message(request, record, identity, now)
@@ -136,8 +172,9 @@ class Admission:
                 row = _same_message(conn, known, message)
                 depth = queries.depth(conn, row.to_uid, row.runtime)
                 return Accepted(row, repeated=True, queue_depth=depth)
-        self._check_startable(identity, record)
-        self._check_drained(identity, record, reach.live)
+        refusal = reach.refused.get(message.runtime)
+        if refusal is not None:
+            raise refusal
         depths = queries.depths(conn, message.to_uid)
         self._check_taking(conn, message, sum(depths.values()))
         self._guard(message)
@@ -168,7 +205,7 @@ class Admission:
         """The named runtime, else what keeps the pair's order, else what is live."""
         sender = request.caller.identity
         runtime = request.draft.runtime
-        if runtime is None:
+        if runtime is None and len(record.runtimes) > 1:
             runtime = queries.fixed_runtime(conn, sender.address, record.uid)
         if runtime is None or runtime not in record.runtimes:
             runtime = _live_or_default(record, live)
@@ -203,14 +240,13 @@ class Admission:
     def _check_startable(self, identity: Identity, record: RegistryRecord) -> None:
         """Refuse a folder or a program that is gone; what passes by itself is held instead."""
         spec = self._catalog.get(identity.runtime)
-        cwd = Path(record.cwd)
-        if not cwd.is_dir():
+        if not os.path.isdir(record.cwd):  # noqa: PTH112 - a Path takes three times as long
             raise SendRefused(
-                f"{identity.address}: peer cwd does not exist: {cwd}; message NOT delivered",
+                f"{identity.address}: peer cwd does not exist: {record.cwd}; message NOT delivered",
                 hint=f"restore the folder, or: iapeer remove {identity.personality}",
                 code="cwd_gone",
             )
-        if spec.kind != "service" and program_path(spec, self._environ, cwd) is None:
+        if spec.kind != "service" and not is_installed(spec, self._environ, Path(record.cwd)):
             raise SendRefused(
                 f"{identity.address}: the program of runtime {spec.id} "
                 f"({spec.launch.argv[0]}) is not installed; message NOT delivered",

@@ -26,7 +26,7 @@ from iapeer.storage.ledger.rows import MessageRow
 from iapeer.storage.ledger.store import Ledger
 from iapeer.storage.logs import LogFile
 
-from .admission import Admission, Reach, SendRequest
+from .admission import Admission, SendRequest
 from .lanes.pool import Lanes
 from .lanes.presence import Phase
 from .ports import MessageQuery, MessageView, Settled, Trace, TraceStep, TraceTurn
@@ -169,7 +169,8 @@ class Reviver(msgspec.Struct, frozen=True):
             caller=_sender_of(peers, old), draft=draft, path=self.path, depth=old.depth
         )
         record = self.admission.recipient(draft)
-        new = self.admission.accept(conn, request, record, Reach(self.live(record)), now).row
+        reach = self.admission.reach(record, draft, self.live(record))
+        new = self.admission.accept(conn, request, record, reach, now).row
         deadletters.note_redelivered(conn, old, new, now)
         return Redelivery(request, new)
 

@@ -28,8 +28,9 @@ REMEMBERED = 10_000
 class Attempt(msgspec.Struct, frozen=True):
     """One send that asks for admission.
 
-    `digest` identifies the body, `is_program` an absent intelligence, `depth` is the causal depth
-    the message would have. `now` is monotonic seconds.
+    `digest` identifies the body and is empty for a program's, which nobody compares; `is_program`
+    is an absent intelligence, `depth` the causal depth the message would have. `now` is monotonic
+    seconds.
     """
 
     sender: str
@@ -154,6 +155,8 @@ class RepeatGuard:
 
     def count(self, attempt: Attempt) -> None:
         """Remember when this text was sent."""
+        if attempt.is_program:
+            return
         key = (*attempt.pair, attempt.digest)
         times = self._sent.pop(key, deque(maxlen=self._settings.repeat_limit))
         times.append(attempt.now)
@@ -220,11 +223,12 @@ class Guards:
 
     def admit(self, message: NewMessage) -> None:
         """Let pass and count. Raises SendRefused with code and `retry_after_s`."""
+        is_program = message.intelligence == Intelligence.ABSENT
         attempt = Attempt(
             sender=message.sender,
             recipient=f"{message.runtime}-{message.personality}",
-            digest=hashlib.sha256(message.body.encode("utf-8", "surrogatepass")).hexdigest(),
-            is_program=message.intelligence == Intelligence.ABSENT,
+            digest="" if is_program else _digest(message.body),
+            is_program=is_program,
             depth=message.depth,
             now=self._clock.monotonic(),
         )
@@ -232,6 +236,10 @@ class Guards:
             guard.check(attempt)
         for guard in self._guards:
             guard.count(attempt)
+
+
+def _digest(body: str) -> str:
+    return hashlib.sha256(body.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def _refusal(message: str, code: str, wait_s: float, hint: str = "") -> SendRefused:

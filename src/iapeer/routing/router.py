@@ -30,7 +30,7 @@ from iapeer.storage.ledger.rows import MessageRow
 from iapeer.storage.ledger.store import Ledger
 from iapeer.storage.logs import LogFile
 
-from .admission import Accepted, Admission, Reach, SendRequest
+from .admission import Accepted, Admission, SendRequest
 from .archive import story
 from .lanes.pool import Lanes
 from .lanes.presence import Phase, Settled
@@ -90,10 +90,12 @@ class Router:
         arms = sending.request.arms
         live = [rt for rt in record.runtimes if self._phase(record, rt) == Phase.LIVE]
         settled = self._settled(record)
-        reach = Reach(live, {rt: answer.reason for rt, answer in settled.items()})
+        held = {rt: answer.reason for rt, answer in settled.items()}
+        reach = self._g.admission.reach(record, sending.draft, live, held)
         now = self._g.clock.now()
         accepted = await self._g.ledger.write(
-            lambda c: self._g.admission.accept(c, sending.request, record, reach, now)
+            lambda c: self._g.admission.accept(c, sending.request, record, reach, now),
+            refuses_first=True,
         )
         # No other step of this message is told before it is watched: its job comes after ours.
         row = accepted.row

@@ -84,16 +84,34 @@ class Plan(msgspec.Struct, frozen=True):
     env: dict[str, str]
 
 
-def program_path(spec: RuntimeSpec, environ: Mapping[str, str], cwd: Path) -> str | None:
-    """Return the program a runtime's sessions run, None when it is not installed."""
+def is_installed(spec: RuntimeSpec, environ: Mapping[str, str], cwd: Path) -> bool:
+    """Tell whether the program that a runtime's sessions run is there."""
     if not spec.launch.argv:
-        return None
+        return False
     anything = dict.fromkeys(PLACEHOLDERS, "peer")
     program = expand((spec.launch.argv[0],), {**anything, "python": sys.executable})[0]
     if "/" in program:
-        found = cwd / program
-        return str(found) if found.is_file() else None
-    return shutil.which(program, path=environ.get("PATH"))
+        return (cwd / program).is_file()
+    return _is_on_path(program, environ.get("PATH"))
+
+
+_FOUND: dict[tuple[str, str | None], str] = {}
+"""Programs by their name and the path they were found on. Each accepted message asks, and a search
+takes a look into every folder on the path."""
+_FOUND_MAX = 256
+
+
+def _is_on_path(program: str, path: str | None) -> bool:
+    known = _FOUND.get((program, path))
+    if known is not None and os.access(known, os.X_OK):
+        return True
+    found = shutil.which(program, path=path)
+    if found is None:
+        return False
+    if len(_FOUND) >= _FOUND_MAX:
+        _FOUND.clear()
+    _FOUND[program, path] = found
+    return True
 
 
 def make_plan(request: LaunchRequest, spec: RuntimeSpec, around: Surroundings) -> Plan:
@@ -192,7 +210,7 @@ def _check(request: LaunchRequest, spec: RuntimeSpec, around: Surroundings) -> N
             hint=f"restore the folder, or: iapeer remove {identity.personality}",
             code="cwd_gone",
         )
-    if program_path(spec, around.environ, request.cwd) is None:
+    if not is_installed(spec, around.environ, request.cwd):
         raise LaunchFailed(
             f"{identity.address}: the program of runtime {spec.id} is not installed",
             hint=f"install {spec.launch.argv[0]!r} or mend its manifest",

@@ -16,10 +16,10 @@ from mcp.server.lowlevel import Server
 from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
 from mcp.server.transport_security import TransportSecuritySettings
 from starlette.requests import Request
-from starlette.types import ASGIApp, Message
+from starlette.types import ASGIApp, Message, Scope
 
 from iapeer.core.settings import Settings
-from iapeer.daemon.auth import Listener
+from iapeer.daemon.auth import Listener, headers_of
 from iapeer.daemon.mcp.endpoint import McpEndpoint
 from iapeer.daemon.mcp.protocol import CallParams
 from iapeer.daemon.mcp.tool import SCHEMA, TOOL, TOOL_NAME, SendTool
@@ -107,14 +107,15 @@ async def _ask(
     app: ASGIApp, headers: Mapping[str, str] | list[tuple[str, str]], body: bytes
 ) -> Answer:
     pairs = headers.items() if isinstance(headers, Mapping) else headers
-    scope = {
+    scope: Scope = {
         "type": "http",
         "method": "POST",
         "path": "/mcp",
         "query_string": b"",
         "headers": [(name.lower().encode(), value.encode("latin-1")) for name, value in pairs],
-        "state": {"listener": Listener.TCP, "peer": None},
+        "state": {"listener": Listener.TCP, "peer": None, "body": body},
     }
+    scope["state"]["headers"] = headers_of(scope)
     sent: list[Message] = []
 
     incoming: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]

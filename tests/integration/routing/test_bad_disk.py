@@ -30,7 +30,7 @@ def full_disk(house: House) -> Iterator[list[int]]:
     """Refuse every write of the ledger; yields how many were refused."""
     refused: list[int] = []
 
-    async def refuse(_ledger: Ledger, _fn: Any) -> Any:
+    async def refuse(_ledger: Ledger, _fn: Any, **_options: Any) -> Any:
         refused.append(1)
         raise StorageError("the ledger: disk full", code="disk_full")
 

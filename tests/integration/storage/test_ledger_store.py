@@ -96,6 +96,26 @@ def test_what_queues_up_behind_a_commit_shares_the_next_one(ledger: Ledger) -> N
     assert (ledger.stats.writes, ledger.stats.commits) == (51, 2)
 
 
+def test_what_is_written_in_one_round_of_the_loop_shares_a_commit(ledger: Ledger) -> None:
+    async def main() -> None:
+        await asyncio.gather(*(accept(ledger, f"m{n}") for n in range(50)))
+
+    run(main())
+    assert (ledger.stats.writes, ledger.stats.commits) == (50, 1)
+    assert run(ids(ledger)) == [f"m{n}" for n in range(50)]
+
+
+def test_what_was_put_in_the_round_in_which_the_ledger_closes_is_carried_out(path: Path) -> None:
+    ledger = Ledger.open(path)
+
+    async def main() -> list[MessageRow]:
+        tasks = [asyncio.create_task(accept(ledger, f"m{n}")) for n in range(3)]
+        asyncio.get_running_loop().call_soon(ledger.close)
+        return await asyncio.gather(*tasks)
+
+    assert [row.id for row in run(main())] == ["m0", "m1", "m2"]
+
+
 def test_a_group_is_no_larger_than_its_limit(
     ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -161,6 +181,61 @@ def test_an_exception_reaches_its_caller_only_and_undoes_its_own_work(ledger: Le
     assert run(ids(ledger)) == ["a", "b", "c"]
     assert ledger.stats.healthy
     assert ledger.stats.commits == 2
+
+
+def _refuse(conn: sqlite3.Connection) -> None:
+    raise ValueError("first")
+
+
+def _break_the_promise(conn: sqlite3.Connection) -> None:
+    messages.accept(conn, a_message("half"), 1.0)
+    raise ValueError("too late")
+
+
+def test_a_write_that_refuses_before_it_changes_anything_leaves_its_group_alone(
+    ledger: Ledger,
+) -> None:
+    async def main() -> list[Any]:
+        return await asyncio.gather(
+            accept(ledger, "a"),
+            ledger.write(_refuse, refuses_first=True),
+            accept(ledger, "b"),
+            return_exceptions=True,
+        )
+
+    results = run(main())
+    assert [type(r).__name__ for r in results] == ["MessageRow", "ValueError", "MessageRow"]
+    assert run(ids(ledger)) == ["a", "b"]
+    assert (ledger.stats.commits, ledger.stats.recoveries) == (1, 0)
+
+
+def test_a_write_that_breaks_that_promise_leaves_nothing_half_done(ledger: Ledger) -> None:
+    async def main() -> list[Any]:
+        return await asyncio.gather(
+            accept(ledger, "a"),
+            ledger.write(_break_the_promise, refuses_first=True),
+            accept(ledger, "b"),
+            return_exceptions=True,
+        )
+
+    before, broken, after = run(main())
+    assert isinstance(broken, ValueError)
+    assert "a write failed when it had begun" in str(before)
+    assert isinstance(before, StorageError)
+    assert isinstance(after, StorageError)
+    assert run(ids(ledger)) == []
+    assert run(accept(ledger, "later")).id == "later"
+
+
+@pytest.mark.parametrize("refuses_first", [False, True])
+def test_a_write_that_fails_alone_in_its_group_is_undone(
+    ledger: Ledger, *, refuses_first: bool
+) -> None:
+    with pytest.raises(ValueError, match="too late"):
+        run(ledger.write(_break_the_promise, refuses_first=refuses_first))
+    assert run(ids(ledger)) == []
+    assert (ledger.stats.writes, ledger.stats.commits, ledger.stats.recoveries) == (0, 0, 0)
+    assert run(accept(ledger, "later")).id == "later"
 
 
 def test_a_caller_that_gives_up_does_not_disturb_the_others(ledger: Ledger) -> None:

@@ -17,7 +17,7 @@ from starlette.types import Message, Scope
 
 from iapeer.core.errors import PeerNotFound
 from iapeer.core.settings import Settings, make_settings
-from iapeer.daemon.auth import Listener
+from iapeer.daemon.auth import Listener, headers_of
 from iapeer.daemon.mcp.endpoint import McpEndpoint
 from iapeer.daemon.mcp.tool import SCHEMA
 from iapeer.daemon.services import Services
@@ -59,7 +59,7 @@ class Asker:
         pairs = [
             (name.lower().encode(), value.encode("latin-1")) for name, value in headers.items()
         ]
-        state = {"listener": Listener.TCP, "peer": None}
+        state: dict[str, Any] = {"listener": Listener.TCP, "peer": None, "body": body}
         scope: Scope = {
             "type": "http",
             "method": "POST",
@@ -67,6 +67,7 @@ class Asker:
             "headers": pairs,
             "state": state,
         }
+        state["headers"] = headers_of(scope)
         sent: list[Message] = []
 
         async def receive() -> Message:

@@ -74,7 +74,7 @@ class McpEndpoint:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one POST with JSON, or with 202 and nothing."""
         request = HttpRequest(scope, receive)
-        status, body = await self._answer(request, await request.body())
+        status, body = await self._answer(request, scope["state"]["body"])
         headers = [(b"content-length", str(len(body)).encode()), (b"cache-control", b"no-store")]
         if body:
             headers.append((b"content-type", JSON.encode()))

