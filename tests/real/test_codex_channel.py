@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import subprocess
+import time
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from pathlib import Path
 from types import SimpleNamespace
@@ -336,6 +337,59 @@ async def test_another_channel_reads_earlier_acknowledgements_again(codex: Codex
         assert await codex.door.finish(codex.session_with(later), f"{sent[0]}-1") == HandOver.LANDED
     finally:
         await later.close()
+
+
+async def test_whenever_somebody_begins_to_listen_a_turn_is_told_whole_and_once(
+    codex: Codex,
+) -> None:
+    """A turn takes some 80 ms here; the list of turns lags up to 20 ms behind its news."""
+    for step in range(16):
+        await listen_after(codex, step * 0.006)
+        await codex.ended(step + 1)
+    assert codex.ends() == [TurnEnd.DONE] * 16
+
+
+async def listen_after(codex: Codex, delay_s: float) -> None:
+    facts: list[Fact] = []
+    late = AppServerChannel(
+        str(codex.endpoint),
+        facts.extend,
+        native_id=codex.channel.native_id,
+        since=time.time() - 2,
+    )
+    sent = await codex.hand("hello")
+    await asyncio.sleep(delay_s)
+    await late.start()
+    told = [("user", sent), ("turn_end", TurnEnd.DONE)]
+    await until(lambda: story(facts, sent)[-2:] == told, f"listening after {delay_s:g} s")
+    assert [story(facts, sent).count(fact) for fact in told] == [1, 1]
+    await late.close()
+
+
+async def test_a_message_that_comes_while_a_person_begins_anew_is_told_to_its_end(
+    codex: Codex,
+) -> None:
+    """It belongs to whichever conversation it reached, and runs there once."""
+    for step in range(4):
+        codex.type("/new")
+        await until(lambda: codex.screen().count("/new") > 1, "the command is shown and offered")
+        pressed = asyncio.create_task(asyncio.to_thread(codex.key, "Enter"))
+        await asyncio.sleep(step * 0.02)
+        sent = await codex.hand(f"number {step}")
+        await pressed
+        await codex.seen(sent)
+        await codex.ended(step + 1)
+        assert codex.asked(f"number {step}") == 1
+    assert codex.ends() == [TurnEnd.DONE] * 4
+
+
+def story(facts: list[Fact], message_id: str) -> list[tuple[str, str]]:
+    """Return where a message was seen among the ends of turns."""
+    return [
+        (fact.kind, fact.status if fact.kind == "turn_end" else message_id)
+        for fact in facts
+        if fact.kind == "turn_end" or message_id in fact.ids
+    ]
 
 
 async def test_an_attempt_that_never_arrived_is_provably_not_there(codex: Codex) -> None:

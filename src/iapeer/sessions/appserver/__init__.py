@@ -5,6 +5,8 @@
     frames   the few members of its records that are read here
     requests what is asked of the server
     reading  notifications and turns -> facts
+    past     what has happened before, joined to the news
+    nudge    starts what is left in a queue
     channel  connection, thread, subscription; the requests the door makes
 
 The protocol is marked experimental by its vendor: everything here was measured with 0.169.0.

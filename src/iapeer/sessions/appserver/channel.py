@@ -17,7 +17,7 @@ import msgspec
 from iapeer.sessions.channel import Report
 from iapeer.sessions.evidence import Fact
 
-from . import requests
+from . import past, requests
 from .frames import (
     ItemTold,
     LimitsTold,
@@ -26,11 +26,12 @@ from .frames import (
     Thread,
     ThreadNamed,
     ThreadTold,
-    Turn,
     TurnTold,
 )
-from .line import Line, tell_defect
-from .reading import RUNNING, Reader, message_id_of, without_ghosts
+from .line import Line
+from .nudge import Nudge
+from .past import Held
+from .reading import RUNNING, Reader, message_id_of
 from .requests import Whereabouts
 from .wire import REQUEST_S, NotSent, Refused, Wire, WireError
 
@@ -40,9 +41,6 @@ AUDIT_S = 5.0
 """Between two looks for a first turn that nobody told of; a notification is the rule."""
 EAGER_S = 0.02
 """The same while it runs: its record is made some 15 to 70 ms after its start (measured)."""
-RECORD_TRIES = 10
-NUDGE_S = 1.0
-"""An interrupted turn pauses the queue (measured): that long after it our message is started."""
 AGAIN_S = 1.0
 """Between two looks whether a message arrived: nothing is in flight longer than that."""
 THREADS = 8
@@ -67,10 +65,16 @@ class _Link(msgspec.Struct):
     """What one connection knows."""
 
     subscribed: str = ""
+    """The terminal's thread, once its past has been read."""
+    heard: set[str] = msgspec.field(default_factory=set)
+    """Threads whose news come, the terminal's earlier ones too."""
+    reading: str = ""
+    """The thread whose past is being read."""
     loaded: set[str] = msgspec.field(default_factory=set)
     """Threads that this server has in its memory."""
-    held: list[Callable[[], list[Fact]]] = msgspec.field(default_factory=list)
-    """News of the terminal's thread that wait until its past has been read."""
+    held: dict[str, Held] = msgspec.field(default_factory=dict)
+    turns: dict[str, str] = msgspec.field(default_factory=dict)
+    """Turns that run, by thread."""
 
 
 class AppServerChannel:
@@ -92,12 +96,10 @@ class AppServerChannel:
         self._read_before: set[str] = set()
         self._strangers: list[str] = []
         self._active: dict[str, bool] = {}
-        self._turn = ""
-        self._owed = False
         self._refused_until = 0.0
         self._announced = ""
         self._stir = asyncio.Event()
-        self._nudge: asyncio.Task[None] | None = None
+        self._nudge = Nudge(self._line, self._idle)
         self._closed = False
 
     # --- what the lane and the door ask -------------------------------------------------------
@@ -120,8 +122,8 @@ class AppServerChannel:
 
     @property
     def busy(self) -> bool:
-        """Whether a turn runs in the terminal's thread, as far as was told."""
-        return self._active.get(self.native_id, False)
+        """Whether a turn runs in a conversation of this terminal, as far as was told."""
+        return any(self._active.get(thread) for thread in self._threads)
 
     def status(self) -> ChannelStatus:
         """Return what is known without asking anybody."""
@@ -140,9 +142,7 @@ class AppServerChannel:
     async def close(self) -> None:
         """Disconnect; nothing is reported afterwards."""
         self._closed = True
-        if self._nudge is not None:
-            self._nudge.cancel()
-            await asyncio.gather(self._nudge, return_exceptions=True)
+        await self._nudge.close()
         await self._line.close()
 
     async def queue_add(self, text: str, client_id: str, timeout_s: float = REQUEST_S) -> None:
@@ -161,14 +161,14 @@ class AppServerChannel:
             "input": [{"type": "text", "text": text}],
         }
         wire = self._line.wire
-        self._owed = True
+        self._nudge.owe(thread)
         try:
             await wire.call("thread/queue/add", params, msgspec.Raw, timeout_s)
         except Refused as error:
             self._line.trouble = str(error)
             self._refused_until = asyncio.get_running_loop().time() + REFUSED_S
             raise
-        self._nudge_soon()
+        self._nudge.soon()
 
     async def look(self, client_id: str) -> Whereabouts:
         """Look for the message with exactly this client id; raises WireError."""
@@ -186,7 +186,8 @@ class AppServerChannel:
         wire = self._line.wire
         for thread in reversed(self._threads):
             for turn in await requests.shown_in(wire, thread, message_id):
-                self._tell(self._reader.told_again(turn, message_id, is_over=not self.busy))
+                is_over = not self._active.get(thread)
+                self._tell(self._reader.told_again(turn, message_id, is_over=is_over))
                 return
 
     async def has_message(self, message_id: str) -> bool:
@@ -197,11 +198,20 @@ class AppServerChannel:
         return await self.look_any(message_id) != Whereabouts.ABSENT
 
     async def interrupt(self) -> bool:
-        """Stop the running turn; False when there is none or it can't be told."""
-        thread = self.native_id
+        """Stop what runs, also in a conversation that the terminal has left.
+
+        False when nothing does or it can't be told.
+        """
+        stopped = False
+        for thread in reversed(self._threads):
+            if thread == self.native_id or self._active.get(thread):
+                stopped |= await self._interrupt_in(thread)
+        return stopped
+
+    async def _interrupt_in(self, thread: str) -> bool:
         try:
             wire = self._line.wire
-            turn = self._turn or await requests.running(wire, thread)
+            turn = self._link.turns.get(thread) or await requests.running(wire, thread)
             if not turn:
                 return False
             await wire.call("turn/interrupt", {"threadId": thread, "turnId": turn}, msgspec.Raw)
@@ -235,7 +245,6 @@ class AppServerChannel:
         """Forget what was only true of a connection."""
         self._link = _Link()
         self._active.clear()
-        self._turn = ""
 
     async def _serve(self, wire: Wire) -> None:
         """Greet, then follow the terminal from thread to thread. Ends by WireError only."""
@@ -243,25 +252,38 @@ class AppServerChannel:
         while True:
             self._stir.clear()
             await self._meet_strangers(wire)
-            if not self.native_id or self._link.subscribed != self.native_id:
-                loaded = await self._find_thread(wire)
+            if self._link.subscribed != self.native_id or not self.native_id:
+                await self._find_thread(wire)
+            for thread in self._unheard():
                 # One that the terminal has not loaded yet would come up with our settings.
-                if self.native_id in loaded:
-                    await self._subscribe(wire, self.native_id)
+                if thread in self._link.loaded:
+                    await self._subscribe(wire, thread)
             await self._until_stirred(self.native_id)
+
+    def _unheard(self) -> list[str]:
+        """Return the terminal's thread, if its news don't come, after those left with our work."""
+        left = [
+            thread
+            for thread in self._threads[:-1]
+            if thread not in self._link.heard
+            and (self._active.get(thread) or self._nudge.owes(thread) or self._reader.runs(thread))
+        ]
+        is_new = self._link.subscribed != self.native_id != ""
+        return [*left, self.native_id] if is_new else left
 
     async def _until_stirred(self, thread: str) -> None:
         wait_s: float | None = None
+        unheard = [found for found in self._unheard() if found in self._link.loaded]
         if thread not in self._link.loaded:
             wait_s = LOOK_S
-        elif self._link.subscribed != thread:
-            wait_s = EAGER_S if self._active.get(thread) else AUDIT_S
+        elif unheard:
+            wait_s = EAGER_S if any(self._active.get(found) for found in unheard) else AUDIT_S
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(wait_s):
                 await self._stir.wait()
 
-    async def _find_thread(self, wire: Wire) -> set[str]:
-        """Take the newest conversation that a person can see; return all in the server's memory."""
+    async def _find_thread(self, wire: Wire) -> None:
+        """Take the newest conversation that a person can see."""
         loaded = set((await wire.call("thread/loaded/list", {}, LoadedPage)).data)
         self._link.loaded = loaded
         if self.native_id not in loaded:
@@ -270,7 +292,6 @@ class AppServerChannel:
             for thread in sorted(loaded)[-THREADS:]:
                 if thread > self.native_id:
                     await self._meet(wire, thread)
-        return loaded
 
     async def _meet_strangers(self, wire: Wire) -> None:
         """See whether a person went on in a thread that was not followed so far."""
@@ -294,42 +315,40 @@ class AppServerChannel:
             if thread in self._threads:
                 self._threads.remove(thread)
             self._threads = [*self._threads[1 - THREADS :], thread]
-            self._turn = ""
             self._flush()
             self._stir.set()
 
     async def _subscribe(self, wire: Wire, thread: str) -> None:
         """Ask for a thread's news, and read what has happened in it. Refused until a first turn."""
+        self._link.reading = thread
+        with contextlib.suppress(Refused):
+            await self._read_past(wire, thread)
+        self._link.reading = ""
+        self._flush()
+
+    async def _read_past(self, wire: Wire, thread: str) -> None:
+        link = self._link
         wants = {"threadId": thread, "excludeTurns": True}
-        try:
-            told = await wire.call("thread/resume", wants, ThreadTold)
-            turns = await self._first_turns(wire, thread)
-        except Refused:
-            return
+        told = await wire.call("thread/resume", wants, ThreadTold)
         # What a notification has told meanwhile is newer.
-        active = self._active.setdefault(thread, told.thread.status.type == "active")
-        turns = without_ghosts(turns, active=active)
-        self._turn = next((turn.id for turn in turns if turn.status == RUNNING), "")
+        self._active.setdefault(thread, told.thread.status.type == "active")
+        held = link.held.setdefault(thread, Held())
+        turns = await past.settled(wire, thread, held, lambda: self._active.get(thread, False))
+        if turns and turns[-1].status == RUNNING and turns[-1].id not in held.over:
+            link.turns[thread] = turns[-1].id
         facts = self._reader.caught_up(thread, turns, first=thread not in self._read_before)
         self._read_before.add(thread)
-        if self._announced != thread:
-            self._announced = thread
-            path = told.thread.path or ""
-            source = "app-server thread"
-            facts.insert(0, Fact("session", native_id=thread, transcript=path, source=source))
-        self._link.subscribed = thread
+        link.heard.add(thread)
+        if thread == self.native_id:
+            link.subscribed = thread
+            if self._announced != thread:
+                self._announced = thread
+                path = told.thread.path or ""
+                source = "app-server thread"
+                facts.insert(0, Fact("session", native_id=thread, transcript=path, source=source))
         self._tell(facts)
-        self._flush()
-        self._owed = True
-        self._nudge_soon()
-
-    async def _first_turns(self, wire: Wire, thread: str) -> list[Turn]:
-        """Return a thread's turns; a first one is there a moment after its rollout."""
-        for _ in range(RECORD_TRIES):
-            with contextlib.suppress(Refused):
-                return await requests.turns(wire, thread)
-            await asyncio.sleep(EAGER_S)
-        return await requests.turns(wire, thread)
+        self._nudge.owe(thread)
+        self._nudge.soon()
 
     # --- notifications ------------------------------------------------------------------------
 
@@ -338,17 +357,9 @@ class AppServerChannel:
             case "item/completed":
                 self._item_completed(_decode(params, ItemTold))
             case "turn/started":
-                begun = _decode(params, TurnTold)
-                if begun.thread_id == self.native_id:
-                    self._turn = begun.turn.id
-                self._news(
-                    begun.thread_id, lambda: self._reader.started(begun.thread_id, begun.turn)
-                )
+                self._turn_started(_decode(params, TurnTold))
             case "turn/completed":
-                over = _decode(params, TurnTold)
-                if over.turn.id == self._turn:
-                    self._turn = ""
-                self._news(over.thread_id, lambda: self._reader.ended(over.turn))
+                self._turn_completed(_decode(params, TurnTold))
             case "thread/status/changed":
                 status = _decode(params, StatusTold)
                 self._status_changed(status.thread_id, active=status.status.type == "active")
@@ -359,39 +370,68 @@ class AppServerChannel:
             case "account/rateLimits/updated":
                 self._reader.limits(_decode(params, LimitsTold).rate_limits)
 
+    def _turn_started(self, begun: TurnTold) -> None:
+        thread, turn = begun.thread_id, begun.turn
+        self._link.turns[thread] = turn.id
+        held = self._news(thread, lambda: self._reader.started(thread, turn))
+        if held is not None:
+            held.begun.add(turn.id)
+
+    def _turn_completed(self, over: TurnTold) -> None:
+        if self._link.turns.get(over.thread_id) == over.turn.id:
+            del self._link.turns[over.thread_id]
+        held = self._news(over.thread_id, lambda: self._reader.ended(over.turn))
+        if held is not None:
+            held.over.add(over.turn.id)
+
     def _item_completed(self, told: ItemTold) -> None:
-        is_typed = told.item.type == "userMessage" and not message_id_of(told.item.client_id)
-        if is_typed and told.thread_id in self._threads:
+        is_user = told.item.type == "userMessage"
+        if is_user and not message_id_of(told.item.client_id) and told.thread_id in self._threads:
             # A person has gone back to an earlier conversation.
             self._follow(told.thread_id)
-        self._news(told.thread_id, lambda: self._reader.item(told.item))
+        held = self._news(told.thread_id, lambda: self._reader.item(told.item))
+        if held is not None and is_user:
+            held.said.add(told.turn_id)
 
-    def _news(self, thread: str, read: Callable[[], list[Fact]]) -> None:
-        """Report one thing of a thread, but never before what came before it."""
-        if thread != self.native_id or self._link.subscribed == thread:
+    def _news(self, thread: str, read: Callable[[], list[Fact]]) -> Held | None:
+        """Report one thing of a thread, but never before what came before it.
+
+        What has to wait is kept in what is returned.
+        """
+        if not self._waits(thread):
             self._tell(read())
-        elif len(self._link.held) >= HELD_MAX:
+            return None
+        if sum(len(held.reads) for held in self._link.held.values()) >= HELD_MAX:
             raise WireError("too many notifications before a thread's past was read")
-        else:
-            self._link.held.append(read)
+        held = self._link.held.setdefault(thread, Held())
+        held.reads.append(read)
+        return held
+
+    def _waits(self, thread: str) -> bool:
+        """Whether a thread's past is read before its news are told."""
+        link = self._link
+        return thread == link.reading or thread == self.native_id != link.subscribed
 
     def _flush(self) -> None:
-        """Report what has waited."""
-        held, self._link.held = self._link.held, []
-        self._tell([fact for read in held for fact in read()])
+        """Report what has waited, of threads that need not wait any more."""
+        for thread in [found for found in self._link.held if not self._waits(found)]:
+            held = self._link.held.pop(thread)
+            self._tell([fact for read in held.reads for fact in read()])
 
     def _status_changed(self, thread: str, *, active: bool) -> None:
         if thread in self._threads:
             self._active[thread] = active
         if active and thread not in (*self._threads, *self._strangers):
             self._strangers = [*self._strangers[1 - THREADS :], thread]
-        if thread == self.native_id and not active:
-            self._nudge_soon()
+        if self._nudge.owes(thread) and not active:
+            self._nudge.soon()
         self._stir.set()
 
     def _thread_closed(self, thread: str) -> None:
         self._active.pop(thread, None)
         self._link.loaded.discard(thread)
+        self._link.heard.discard(thread)
+        self._link.turns.pop(thread, None)
         if self._link.subscribed == thread:
             self._link.subscribed = ""
         self._stir.set()
@@ -402,28 +442,8 @@ class AppServerChannel:
 
     # --- the queue ----------------------------------------------------------------------------
 
-    def _nudge_soon(self) -> None:
-        if self._owed and (self._nudge is None or self._nudge.done()):
-            self._nudge = asyncio.create_task(self._nudge_paused())
-            self._nudge.add_done_callback(tell_defect)
-
-    async def _nudge_paused(self) -> None:
-        """Start our first queued message when the thread has been idle for a while.
-
-        The queue runs by itself except behind an interrupted turn.
-        """
-        with contextlib.suppress(WireError):
-            while self._owed:
-                await asyncio.sleep(NUDGE_S)
-                if self.busy:
-                    # The end of the turn calls again.
-                    return
-                self._owed, wire, thread = False, self._line.wire, self.native_id
-                for submission in (await requests.queued(wire, thread)).values():
-                    self._owed = True
-                    wants = {"threadId": thread, "queuedSubmissionId": submission}
-                    await wire.call("thread/queue/start", wants, msgspec.Raw)
-                    break
+    def _idle(self) -> list[str]:
+        return [thread for thread in self._threads if not self._active.get(thread)]
 
     async def _find(self, is_it: Callable[[str], bool]) -> Whereabouts:
         """Look in every conversation of this terminal, the newest first. Raises WireError.

@@ -7,7 +7,7 @@ ids that the terminal gives to typed messages are UUIDs. Nothing is ever told by
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 
 import msgspec
 
@@ -21,6 +21,7 @@ KEEP = 512
 """Items and turns remembered so as not to report them twice; a page of turns holds 50."""
 
 RUNNING = "inProgress"
+CUT = "interrupted"
 _ENDS = {
     "completed": TurnEnd.DONE,
     "interrupted": TurnEnd.INTERRUPTED,
@@ -107,11 +108,16 @@ class Reader:
         if turn.id in self._ended or not _first(self._started, turn.id):
             return []
         cut = self._open.get(thread)
-        facts = self.ended(_interrupted(cut)) if cut is not None else []
+        facts = self.ended(_with_status(cut, CUT)) if cut is not None else []
         self._open[thread] = turn
         while len(self._open) > KEEP:
             del self._open[next(iter(self._open))]
         return [*facts, Fact("turn_start", source=f"app-server turn {turn.id}")]
+
+    def runs(self, thread: str) -> bool:
+        """Whether a turn was told to have begun in a thread, and its end was not."""
+        found = self._open.get(thread)
+        return found is not None and found.id not in self._ended
 
     def ended(self, turn: Turn) -> list[Fact]:
         """Read the end of a turn."""
@@ -158,7 +164,7 @@ class Reader:
             else:
                 _first(self._ended, turn.id)
             said = [fact for item in turn.items for fact in self.item(item)]
-            facts += [] if self._is_past_and_cut(turn) else said
+            facts += [] if turn.status == CUT and self._is_past(turn) else said
         ours = [turn for turn in turns if any(message_id_of(i.client_id) for i in turn.items)]
         if not ours or turns[-1].status == RUNNING:
             return facts
@@ -169,13 +175,11 @@ class Reader:
         return facts
 
     def _is_past(self, turn: Turn) -> bool:
-        """Whether it ended before `since`; in whole seconds, and that of `since` counts."""
-        return (turn.completed_at or 0) + 1 <= self._since
+        """Whether it ended before `since`; in whole seconds, and that of `since` counts.
 
-    def _is_past_and_cut(self, turn: Turn) -> bool:
-        """One without an end counts by its start: it may have begun while it was asked for."""
-        ended = turn.completed_at or turn.started_at or 0
-        return turn.status == "interrupted" and ended + 1 <= self._since
+        One without an end counts by its start: a turn of our time that was cut off is told.
+        """
+        return (turn.completed_at or turn.started_at or 0) + 1 <= self._since
 
     def told_again(self, turn: Turn, message_id: str, *, is_over: bool) -> list[Fact]:
         """Return what a turn proves about a message, whether or not it was told before."""
@@ -188,20 +192,36 @@ class Reader:
         return facts
 
 
-def without_ghosts(turns: Sequence[Turn], *, active: bool = False) -> list[Turn]:
+def is_unended(turn: Turn) -> bool:
+    """Whether a list knows no end of a turn: it runs, was cut off, or the list lags behind.
+
+    The server calls it interrupted as long as it takes the thread for idle (measured).
+    """
+    return turn.status == RUNNING or (turn.status == CUT and turn.completed_at is None)
+
+
+def without_ghosts(
+    turns: Sequence[Turn], *, active: bool = False, over: Container[str] = ()
+) -> list[Turn]:
     """Return a thread's turns, oldest first; only the newest of an `active` one can be running.
 
-    Any other that seems to was cut off with its server, which had no time to write that down.
+    Any other that seems to was cut off with its server, which had no time to write that down; not
+    those that are `over`: their end is known and told after this, so until then they run.
     """
     newest = turns[-1].id if turns and active else ""
-    return [
-        _interrupted(turn) if turn.status == RUNNING and turn.id != newest else turn
-        for turn in turns
-    ]
+    found = []
+    for turn in turns:
+        status = turn.status
+        if turn.id in over and is_unended(turn):
+            status = RUNNING
+        elif status == RUNNING and turn.id != newest:
+            status = CUT
+        found.append(turn if status == turn.status else _with_status(turn, status))
+    return found
 
 
-def _interrupted(turn: Turn) -> Turn:
-    return msgspec.structs.replace(turn, status="interrupted")
+def _with_status(turn: Turn, status: str) -> Turn:
+    return msgspec.structs.replace(turn, status=status)
 
 
 def _first(known: OrderedDict[str, None], key: str) -> bool:

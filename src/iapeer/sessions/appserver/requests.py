@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from enum import StrEnum
 
 import msgspec
 
 from .frames import QueuePage, ThreadTold, Turn, TurnPage
-from .reading import RUNNING, message_id_of, without_ghosts
+from .reading import CUT, RUNNING, is_unended, message_id_of
 from .wire import Refused, Wire
 
 TURNS = 50
 """Turns of one look back."""
+CUT_TRIES = 4
+CUT_AGAIN_S = 0.03
+"""Between two looks at a turn that seems to be cut off: the list lags 20 ms behind (measured)."""
 
 # What nobody here reads, and what there is most of.
 _UNWANTED = (
@@ -63,7 +67,8 @@ async def turns(wire: Wire, thread: str) -> list[Turn]:
 async def running(wire: Wire, thread: str) -> str:
     """Return the id of the turn that runs, empty when none does."""
     found = await turns(wire, thread)
-    return next((turn.id for turn in found if turn.status == RUNNING), "")
+    # Any other that seems to run was cut off with an earlier server.
+    return found[-1].id if found and found[-1].status == RUNNING else ""
 
 
 async def queued(wire: Wire, thread: str) -> dict[str, str]:
@@ -89,21 +94,36 @@ async def find(wire: Wire, thread: str, is_it: Callable[[str], bool]) -> Whereab
 
 
 async def _shown(wire: Wire, thread: str, is_it: Callable[[str], bool]) -> Whereabouts:
-    found = Whereabouts.ABSENT
+    """Look into the conversation; a turn without an end is looked at again before it counts as cut.
+
+    The list lags behind, and the turn may have ended since it was made.
+    """
+    for left in reversed(range(CUT_TRIES)):
+        found, is_certain = await _look(wire, thread, is_it)
+        if is_certain or not left:
+            return found
+        await asyncio.sleep(CUT_AGAIN_S)
+    raise AssertionError("the last try returns")
+
+
+async def _look(wire: Wire, thread: str, is_it: Callable[[str], bool]) -> tuple[Whereabouts, bool]:
+    """Return where a message is, and whether a later look can't say that it was answered."""
     try:
         past = await turns(wire, thread)
     except Refused:
         # No turn yet.
-        return found
-    if any(turn.status == RUNNING for turn in past):
+        return Whereabouts.ABSENT, True
+    holding = [turn for turn in past if any(is_it(item.client_id or "") for item in turn.items)]
+    if not holding:
+        return Whereabouts.ABSENT, True
+    if any(turn.status not in {RUNNING, CUT} for turn in holding):
+        return Whereabouts.SHOWN, True
+    if holding[-1].status == RUNNING and holding[-1] is past[-1]:
         told = await wire.call("thread/read", {"threadId": thread}, ThreadTold)
-        past = without_ghosts(past, active=told.thread.status.type == "active")
-    for turn in past:
-        if any(is_it(item.client_id or "") for item in turn.items):
-            if turn.status != "interrupted":
-                return Whereabouts.SHOWN
-            found = Whereabouts.CUT
-    return found
+        if told.thread.status.type == "active":
+            return Whereabouts.SHOWN, True
+    is_newest = holding[-1] is past[-1]
+    return Whereabouts.CUT, not (is_newest and is_unended(holding[-1]))
 
 
 async def shown_in(wire: Wire, thread: str, message_id: str) -> list[Turn]:
@@ -115,6 +135,6 @@ async def shown_in(wire: Wire, thread: str, message_id: str) -> list[Turn]:
     return [
         turn
         for turn in past
-        if turn.status != "interrupted"
+        if turn.status != CUT
         and any(message_id_of(item.client_id) == message_id for item in turn.items)
     ]

@@ -7,7 +7,9 @@ from Codex CLI 0.169.0 with a terminal attached; members nobody reads are left o
 from __future__ import annotations
 
 import asyncio
+import copy
 import json
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +31,16 @@ class Conversation:
         self.ephemeral = False
         self.turns: list[dict[str, Any]] = []
         self.queue: list[dict[str, Any]] = []
+        self.behind: list[list[dict[str, Any]]] = []
+        """What the next lists of turns hold, instead of what is true."""
+
+    def listed(self, method: str) -> list[dict[str, Any]]:
+        """Return its turns as the list has them now."""
+        is_behind = method == "thread/turns/list" and self.behind
+        return self.behind.pop(0) if is_behind else self.turns
+
+    def copied(self) -> list[dict[str, Any]]:
+        return copy.deepcopy(self.turns)
 
     @property
     def record(self) -> dict[str, Any]:
@@ -61,7 +73,10 @@ class AppServer:
         self.deadly: set[str] = set()
         """Methods that are taken, and then the connection breaks."""
         self.refusing: dict[str, str] = {}
-        self._connections: list[ServerConnection] = []
+        self.meanwhile: dict[str, Callable[[], Awaitable[object]]] = {}
+        """What happens, once, between the making of a method's reply and its sending."""
+        self._connections: dict[ServerConnection, set[str]] = {}
+        """With the threads whose news each has asked for."""
         self._server: Server | None = None
 
     async def start(self) -> None:
@@ -79,8 +94,11 @@ class AppServer:
             connection.transport.abort()
 
     async def tell(self, method: str, params: dict[str, Any]) -> None:
-        for connection in self._connections:
-            await connection.send(json.dumps({"method": method, "params": params}))
+        """Tell everybody; what happens in turns only those who asked for it."""
+        is_news = method.startswith(("turn/", "item/")) and params["threadId"] in self.threads
+        for connection, threads in list(self._connections.items()):
+            if not is_news or params["threadId"] in threads:
+                await connection.send(json.dumps({"method": method, "params": params}))
 
     async def send_raw(self, text: str) -> None:
         for connection in self._connections:
@@ -109,6 +127,15 @@ class AppServer:
         if client_id is not None:
             await self.say(thread, client_id)
 
+    async def begin_unheard(self, thread: str, turn: str, client_id: str) -> None:
+        """Begin a turn with a message in it before anybody can ask for its news."""
+        found = self.threads[thread]
+        found.status = "active"
+        begun: dict[str, Any] = {"id": turn, "status": "inProgress", "error": None}
+        said = {"type": "userMessage", "id": f"item-{turn}-{client_id}", "clientId": client_id}
+        found.turns.append(begun | {"items": [said]})
+        await self.status(thread)
+
     async def say(self, thread: str, client_id: str) -> None:
         turn = self.threads[thread].turns[-1]
         item: dict[str, Any] = {"type": "userMessage", "id": f"item-{turn['id']}-{client_id}"}
@@ -132,14 +159,14 @@ class AppServer:
     # --- requests ---
 
     async def _serve(self, connection: ServerConnection) -> None:
-        self._connections.append(connection)
+        self._connections[connection] = set()
         try:
             async for data in connection:
                 await self._take(connection, json.loads(data))
         except ConnectionClosed:
             pass
         finally:
-            self._connections.remove(connection)
+            del self._connections[connection]
 
     async def _take(self, connection: ServerConnection, frame: dict[str, Any]) -> None:
         method, params = frame["method"], frame.get("params", {})
@@ -150,8 +177,14 @@ class AppServer:
             connection.transport.abort()
             return
         reply = self._reply(method, params)
-        answer = {"error": {"code": -32600, "message": reply}} if isinstance(reply, str) else {}
-        await connection.send(json.dumps({"id": frame["id"], "result": reply, **answer}))
+        refused = isinstance(reply, str)
+        if method == "thread/resume" and not refused:
+            self._connections[connection].add(params["threadId"])
+        answer = {"error": {"code": -32600, "message": reply}} if refused else {}
+        text = json.dumps({"id": frame["id"], "result": reply, **answer})
+        if not refused and method in self.meanwhile:
+            await self.meanwhile.pop(method)()
+        await connection.send(text)
 
     def _reply(self, method: str, params: dict[str, Any]) -> dict[str, Any] | str:
         if method in self.refusing:
@@ -168,7 +201,7 @@ class AppServer:
         replies: dict[str, dict[str, Any]] = {
             "thread/read": {"thread": thread.record},
             "thread/resume": {"thread": thread.record},
-            "thread/turns/list": {"data": thread.turns[::-1], "nextCursor": None},
+            "thread/turns/list": {"data": thread.listed(method)[::-1], "nextCursor": None},
             "thread/queue/list": {"data": thread.queue, "nextCursor": None},
         }
         return replies.get(method, {})

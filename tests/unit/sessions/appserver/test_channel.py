@@ -6,8 +6,7 @@ from pathlib import Path
 import pytest
 
 from iapeer.core.states import TurnEnd
-from iapeer.sessions.appserver import AppServerChannel, Whereabouts
-from iapeer.sessions.appserver import channel as channel_module
+from iapeer.sessions.appserver import AppServerChannel, Whereabouts, nudge
 from iapeer.sessions.appserver.wire import NotSent, Refused, WireError
 from iapeer.sessions.evidence import Fact
 from tests.unit.sessions.appserver.app_server import THREAD, AppServer, until
@@ -23,7 +22,9 @@ class Line(AppServerChannel):
 
     def __init__(self, server: AppServer, native_id: str = "") -> None:
         self.facts: list[Fact] = []
-        super().__init__(str(server.path), self.facts.extend, native_id=native_id)
+        super().__init__(
+            str(server.path), self.facts.extend, native_id=native_id, since=1_795_000_000.0
+        )
 
     @property
     def told(self) -> list[tuple[str, ...]]:
@@ -184,7 +185,7 @@ async def test_where_a_message_is_can_be_looked_up(server: AppServer, line: Line
 async def test_behind_an_interrupted_turn_our_message_is_started_a_little_later(
     server: AppServer, line: Line, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(channel_module, "NUDGE_S", 0.05)
+    monkeypatch.setattr(nudge, "NUDGE_S", 0.05)
     await talking(server, line)
     await server.begin(THREAD, "t1")
     queue = server.threads[THREAD].queue

@@ -165,6 +165,25 @@ def test_only_the_newest_turn_of_an_active_thread_can_be_running() -> None:
     assert [t.status for t in found] == ["interrupted", "inProgress"]
 
 
+@pytest.mark.parametrize("status", ["inProgress", "interrupted"])
+def test_a_turn_whose_end_is_still_to_be_told_runs_until_then(status: str) -> None:
+    listed = Turn(id="1", status=status)
+    (found,) = without_ghosts([listed], over={"1"})
+    assert found.status == "inProgress"
+    # The list knows its end already.
+    assert without_ghosts([turn("1", status="interrupted")], over={"1"})[0].status == "interrupted"
+
+
+def test_a_thread_runs_from_the_start_of_a_turn_to_its_end() -> None:
+    reader = Reader()
+    assert not reader.runs(THREAD)
+    reader.started(THREAD, turn("1", status="inProgress"))
+    assert reader.runs(THREAD)
+    assert not reader.runs("other")
+    reader.ended(turn("1"))
+    assert not reader.runs(THREAD)
+
+
 def test_what_was_said_in_a_turn_cut_off_before_our_time_may_be_said_again() -> None:
     turns = [
         turn("1", said(f"{OURS}-1"), status="interrupted", at=1_000),
@@ -174,10 +193,11 @@ def test_what_was_said_in_a_turn_cut_off_before_our_time_may_be_said_again() -> 
     facts = reader.caught_up(THREAD, turns, first=True)
     assert plain(facts) == [("user", ("bcdefghi2345",), "")]
     assert plain(reader.item(said(f"{OURS}-2"))) == [("user", (OURS,), "")]
-    # One that only seems to be cut off, because it has just begun.
+    # One without an end counts by its start.
     begun = Turn(id="1", status="interrupted", items=(said(f"{OURS}-1"),), started_at=1_001)
+    assert Reader(since=1_002).caught_up(THREAD, [begun], first=True) == []
     facts = Reader(since=1_001.5).caught_up(THREAD, [begun], first=True)
-    assert plain(facts) == [("user", (OURS,), "")]
+    assert plain(facts) == [("user", (OURS,), ""), ("turn_end", (), TurnEnd.INTERRUPTED)]
     # Cut off later it was ours to answer.
     facts = Reader(since=1_000.9).caught_up(THREAD, turns[:1], first=True)
     assert plain(facts) == [("user", (OURS,), ""), ("turn_end", (), TurnEnd.INTERRUPTED)]
