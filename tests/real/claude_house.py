@@ -17,10 +17,19 @@ from iapeer.storage.ledger import turns
 from iapeer.storage.ledger.rows import MessageRow
 from iapeer.testing.agents import SimulatedModel
 from iapeer.testing.agents.users import move_in, user_of
-from iapeer.testing.model_server import RecordedRequest
+from iapeer.testing.model_server import Call, Hold, RecordedRequest, Say
 from tests.integration.routing.house import House, until
 
 CLAUDE = "claude"
+HOLD = r"HOLD (/[^\s<,:]+)"
+"""In a rule: words of a message that name the file which its turn waits for."""
+HELD = (Say("one word\n"), Hold("$1"), Say("and the last ones"))
+"""The answer of such a turn. An unfinished line would not be drawn."""
+HELD_TOOL = (
+    Call("Bash", {"command": "until [ -e $1 ]; do sleep 0.1; done", "description": "wait"}),
+    Say("done"),
+)
+"""A tool call that ends when the file is there."""
 QUICK = {"evidence_s": 3.0, "boot_deadline_s": 40.0, "wait_waking_s": 0.0}
 """A real program on a busy machine takes longer than the demo agent."""
 

@@ -14,9 +14,17 @@ from iapeer.core.identity import Identity
 from iapeer.sessions.doors.text import WORD_JOINER
 from iapeer.sessions.prompt.compose import system_prompt_path
 from iapeer.testing.agents import SimulatedModel
-from iapeer.testing.model_server import Call, Rule, Say, Script, Slow
+from iapeer.testing.model_server import Call, Rule, Script
 from tests.integration.routing.house import until
-from tests.real.claude_house import CLAUDE, ClaudeHouse, open_claude, texts_of
+from tests.real.claude_house import (
+    CLAUDE,
+    HELD,
+    HELD_TOOL,
+    HOLD,
+    ClaudeHouse,
+    open_claude,
+    texts_of,
+)
 
 pytestmark = pytest.mark.anyio
 
@@ -28,11 +36,9 @@ NASTY = (
     "\x1b[201~\x1b[31mred\x07\x00 controls\n"
 )
 LONG = "TELL bob\n" + (NASTY * 80)[:15_981] + "\nlast line"
-WORDS = "one word after the other, and each of them takes its time; " * 3
 
 TOLD = Rule("TELL (\\w+)", (Call("send_to_peer", {"personality": "$1", "message": "told"}),))
-SLOWLY = Rule("SLOWLY", (Slow(0.15), Say(WORDS)))
-BASH = Rule("BASH", (Call("Bash", {"command": "sleep 2.5", "description": "wait"}), Say("done")))
+BASH = Rule(f"BASH {HOLD}", HELD_TOOL)
 
 
 @pytest.fixture
@@ -42,7 +48,7 @@ def anyio_backend() -> str:
 
 @pytest.fixture
 def rules() -> Script | Iterable[Rule]:
-    return (TOLD, SLOWLY, BASH)
+    return (TOLD, BASH, Rule(HOLD, HELD))
 
 
 async def test_an_agent_asleep_is_woken_by_a_message_reads_it_whole_and_answers(
@@ -92,17 +98,19 @@ async def test_messages_at_boot_in_a_stream_and_in_a_tool_call_are_each_read_onc
     empty_home: Path, agent_path: str, model: SimulatedModel
 ) -> None:
     async with open_claude(empty_home / "x", agent_path, model, "ann") as house:
-        first = await house.send("ann", "SLOWLY, please")
+        first = await house.send("ann", f"HOLD {house.go}")
         during_boot = await house.send("ann", "sent during the boot")
         await house.wait(during_boot.message_id, "waking")
         await house.wait(first.message_id, "seen")
         # In the stream of the first one's answer.
         queued = await house.wait(during_boot.message_id, "landed")
         assert queued.door == "paste"
+        house.go.touch()
         await house.wait(during_boot.message_id, "seen")
         await house.ended(first.message_id, "done")
         # In a tool call.
-        tool = await house.send("ann", "BASH")
+        house.go.unlink()
+        tool = await house.send("ann", f"BASH HOLD {house.go}")
         await house.asked(tool.message_id)
         await until(lambda: "Running" in house.pane("ann"), "the tool to run")
         in_tool = await house.send("ann", "sent during the tool call")
@@ -114,6 +122,7 @@ async def test_messages_at_boot_in_a_stream_and_in_a_tool_call_are_each_read_onc
         )
         behind = await house.send("ann", "behind the one in the queue")
         assert behind.reason == "busy"
+        house.go.touch()
         await house.wait(in_tool.message_id, "seen")
         await house.ended(tool.message_id, "done")
         await house.wait(behind.message_id, "seen")
@@ -151,13 +160,14 @@ async def test_a_persons_draft_is_neither_sent_nor_joined_and_its_end_lets_messa
             await house.shown_as(held.message_id),
         )
         # Cleared by the person, a draft of several lines, in the middle of a turn.
-        turn = await house.send("ann", "SLOWLY")
+        turn = await house.send("ann", f"HOLD {house.go}")
         await house.wait(turn.message_id, "seen")
         house.type("ann", "first line\\", "Enter", runtime=CLAUDE)
         house.type("ann", "second line", runtime=CLAUDE)
         await until(lambda: "second line" in house.pane("ann"), "the draft to be drawn")
         held = await house.send("ann", "behind another draft")
         assert held.reason == "composer"
+        house.go.touch()
         await house.ended(turn.message_id, "done")
         assert (await house.row(held.message_id)).reason == "composer"
         assert "second line" in house.pane("ann")

@@ -10,13 +10,20 @@ import psutil
 import pytest
 
 from iapeer.testing.agents import SimulatedModel
-from iapeer.testing.model_server import Call, Rule, Say, Script, Slow
+from iapeer.testing.model_server import Call, Hold, Rule, Say, Script
 from tests.integration.routing.house import until
-from tests.real.claude_house import CLAUDE, open_claude, read_jsonl, texts_of
+from tests.real.claude_house import (
+    CLAUDE,
+    HELD,
+    HOLD,
+    ClaudeHouse,
+    open_claude,
+    read_jsonl,
+    texts_of,
+)
 
 pytestmark = pytest.mark.anyio
 
-WORDS = "one word after the other, and each of them takes its time; " * 5
 BASH = Call("Bash", {"command": "sleep 60", "description": "wait"})
 
 
@@ -29,8 +36,10 @@ def anyio_backend() -> str:
 def rules() -> Script | Iterable[Rule]:
     # What comes more often is answered at once.
     return (
-        Rule("SLOWLY", (Slow(0.3), Say(WORDS)), times=3),
-        Rule("ONCE", (Slow(0.3), Say(WORDS)), times=1),
+        Rule(f"ONCE {HOLD}", HELD, times=1),
+        Rule("ONCE", (Say("ok"),)),
+        Rule(f"SILENT {HOLD}", (Hold("$1"), Say("late"))),
+        Rule(HOLD, HELD),
         Rule("BASH", (BASH, Say("done")), times=1),
     )
 
@@ -39,7 +48,7 @@ async def test_what_a_killed_session_had_read_or_queued_comes_once_more_and_mark
     empty_home: Path, agent_path: str, model: SimulatedModel
 ) -> None:
     async with open_claude(empty_home / "x", agent_path, model, "ann") as house:
-        read = await house.send("ann", "ONCE: read in the turn that died")
+        read = await house.send("ann", f"ONCE HOLD {house.go}: read in the turn that died")
         await house.wait(read.message_id, "seen")
         await house.asked(read.message_id)
         queued = await house.send("ann", "still in the queue of the program")
@@ -121,12 +130,58 @@ async def _users(transcript: str) -> list[str]:
     ]
 
 
+async def test_a_turn_that_is_cut_off_is_never_told_as_done_whenever_the_key_is_pressed(
+    empty_home: Path, agent_path: str, model: SimulatedModel
+) -> None:
+    async with open_claude(empty_home / "x", agent_path, model, "ann") as house:
+        await house.done("ann", "hello")
+        # With a message in the queue, which goes in at once: after words, and before the first one.
+        for how in ("HOLD", "SILENT HOLD"):
+            cut = await house.send("ann", f"{how} {house.go}")
+            await house.asked(cut.message_id)
+            queued = await house.send("ann", f"queued behind {how.lower()}")
+            await house.wait(queued.message_id, "landed")
+            house.type("ann", "", "Escape", runtime=CLAUDE)
+            await house.ended(queued.message_id, "done")
+            await house.ended(cut.message_id, "interrupted")
+            await _written(house, queued.message_id)
+            assert await house.ends(queued.message_id) == ["done"]
+            assert await house.ends(cut.message_id) == ["interrupted"]
+        # Before the first word, with nothing queued: the program takes the prompt back and does not
+        # tell. Its words stand in the composer, and are the person's.
+        cut = await house.send("ann", f"SILENT HOLD {house.go}")
+        await house.asked(cut.message_id)
+        house.type("ann", "", "Escape", runtime=CLAUDE)
+        await until(lambda: house.shown("ann").startswith("<iap "), "the words to be given back")
+        held = await house.send("ann", "after the words are away")
+        assert held.reason == "composer"
+        assert await house.ends(cut.message_id) == [""]
+        house.type("ann", "", "C-c", runtime=CLAUDE)
+        await house.ended(held.message_id, "done")
+        assert await house.ends(cut.message_id) == ["interrupted"]
+        assert cut.message_id not in texts_of(await house.asked(held.message_id))
+
+
+async def _written(house: ClaudeHouse, message_id: str) -> None:
+    """Wait until the record holds the end of the turn that read a message; hooks tell before."""
+
+    def look() -> bool:
+        lines = house.transcript("ann")
+        texts = [json.dumps(line.get("message")) for line in lines]
+        places = [place for place, text in enumerate(texts) if f'id=\\"{message_id}' in text]
+        return any(
+            line.get("subtype") == "turn_duration" for place in places for line in lines[place:]
+        )
+
+    await until(look, "the record to be written")
+
+
 async def test_a_person_interrupts_clears_and_compacts_and_messages_are_proven_all_the_same(
     empty_home: Path, agent_path: str, model: SimulatedModel
 ) -> None:
     async with open_claude(empty_home / "x", agent_path, model, "ann") as house:
         # Escape: no hook tells of it, the record does.
-        cut = await house.send("ann", "SLOWLY")
+        cut = await house.send("ann", f"HOLD {house.go}")
         await house.wait(cut.message_id, "seen")
         await house.asked(cut.message_id)
         await until(lambda: "one word" in house.pane("ann"), "the answer to be drawn")
@@ -134,15 +189,6 @@ async def test_a_person_interrupts_clears_and_compacts_and_messages_are_proven_a
         await house.ended(cut.message_id, "interrupted")
         after = await house.done("ann", "after the interrupt")
         assert (await house.row(cut.message_id)).state == "seen"
-        # Escape with a message in the queue: that one goes in at once.
-        again = await house.send("ann", "SLOWLY")
-        await house.asked(again.message_id)
-        queued = await house.send("ann", "queued, then interrupted")
-        await house.wait(queued.message_id, "landed")
-        house.type("ann", "", "Escape", runtime=CLAUDE)
-        await house.ended(again.message_id, "interrupted")
-        await house.wait(queued.message_id, "seen")
-        await house.ended(queued.message_id, "done")
         # /compact: the same session, a shorter history.
         session = house.session("ann", CLAUDE)
         before = session.native_id
@@ -156,7 +202,7 @@ async def test_a_person_interrupts_clears_and_compacts_and_messages_are_proven_a
         # /clear: another session of the program, and our evidence moves with it.
         await house.command("ann", "/clear")
         await until(lambda: session.native_id != before, "the new conversation")
-        cleared = await house.send("ann", "SLOWLY, after the clearing")
+        cleared = await house.send("ann", f"HOLD {house.go}, after the clearing")
         await house.wait(cleared.message_id, "seen")
         asked = await house.asked(cleared.message_id)
         assert [text for text in asked.user_texts if "<iap" in text] == [
@@ -164,6 +210,7 @@ async def test_a_person_interrupts_clears_and_compacts_and_messages_are_proven_a
         ]
         in_queue = await house.send("ann", "its record is followed: landed by it")
         await house.wait(in_queue.message_id, "landed")
+        house.go.touch()
         await house.ended(cleared.message_id, "done")
         await house.wait(in_queue.message_id, "seen")
         await house.ended(in_queue.message_id, "done")

@@ -16,14 +16,21 @@ import pytest
 
 from iapeer.routing.tokens import HookEvidence
 from iapeer.testing.agents import SimulatedModel
-from iapeer.testing.model_server import Call, Fail, Rule, Say, Script, Slow
+from iapeer.testing.model_server import Fail, Rule, Script
 from tests.integration.routing.house import until
-from tests.real.claude_house import CLAUDE, ClaudeHouse, open_claude, texts_of
+from tests.real.claude_house import (
+    CLAUDE,
+    HELD,
+    HELD_TOOL,
+    HOLD,
+    ClaudeHouse,
+    open_claude,
+    texts_of,
+)
 
 pytestmark = pytest.mark.anyio
 
 RESET_S = 5
-WORDS = "one word after the other, and each of them takes its time; " * 5
 
 
 @pytest.fixture
@@ -38,8 +45,8 @@ def rules() -> Script | Iterable[Rule]:
         Rule("LIMITED", (Fail(status=429, retry_after=1, message=words),)),
         Rule("REFUSED", (Fail(status=401),)),
         Rule("OVERLOADED", (Fail(status=529),)),
-        Rule("SLOWLY", (Slow(0.3), Say(WORDS))),
-        Rule("BASH", (Call("Bash", {"command": "sleep 2", "description": "wait"}), Say("done"))),
+        Rule(f"BASH {HOLD}", HELD_TOOL),
+        Rule(HOLD, HELD),
     )
 
 
@@ -48,7 +55,7 @@ async def test_a_used_up_quota_holds_messages_until_it_is_over_and_repeats_nothi
 ) -> None:
     # The hold without a told time is far longer than the test.
     async with open_claude(
-        empty_home / "x", agent_path, model, "ann", quota_hold_s=300.0, api_error_hold_s=1.0
+        empty_home / "x", agent_path, model, "ann", quota_hold_s=300.0, api_error_hold_s=3.0
     ) as house:
         limited = await house.send("ann", "LIMITED")
         await house.ended(limited.message_id, "api_error")
@@ -110,19 +117,22 @@ async def test_a_daemon_that_goes_away_in_mid_turn_disturbs_nobody_and_knows_all
 
 async def _away_and_back(house: ClaudeHouse, told: list[tuple[str, str]]) -> None:
     mine = _add_hook_of_the_person(house)
-    read = await house.send("ann", "SLOWLY")
+    back = house.base / "back"
+    read = await house.send("ann", f"HOLD {house.go}")
     await house.wait(read.message_id, "seen")
     await house.asked(read.message_id)
-    queued = await house.send("ann", "BASH, from the queue")
+    queued = await house.send("ann", f"BASH HOLD {back}, from the queue")
     await house.wait(queued.message_id, "landed")
     waiting = await house.accept("ann", "stored while nobody could hand it over", runtime=CLAUDE)
     await house.close()
+    house.go.touch()
     # Its hooks fail now. It ends the turn, and begins the next one with what it had queued.
     await house.asked(queued.message_id)
     transcript = house.home / ".claude/projects"
     await until(lambda: _count(transcript, "turn_duration") == 1, "the first turn to end")
     await house.start()
     await until(lambda: house.lane("ann", CLAUDE).phase == "live", "the session to be adopted")
+    back.touch()
     await house.ended(queued.message_id, "done")
     assert await house.ends(read.message_id) == ["done"]
     await house.wait(waiting, "seen")

@@ -162,6 +162,8 @@ def _check_evidence(evidence: Evidence) -> None:
         for field in ("status", "ends", "error", "at"):
             has = bool(getattr(record, field)) and not (field == "at" and record.kind == "user")
             _need(ends or not has, f"{key}.{field}", "only a turn_end has one", "leave it out")
+        said = record.kind == "user" or not record.begins
+        _need(said, f"{key}.begins", "only a turn's user input has it", "leave it out")
         one = not (record.status and record.ends)
         _need(one, f"{key}.ends", "status says how the turn ended", "give one of them")
 

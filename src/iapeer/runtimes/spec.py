@@ -19,7 +19,9 @@ from iapeer.core.env import FOREIGN_PREFIXES
 Kind = Literal["tui", "router", "service"]
 Door = Literal["paste", "pane", "inbox", "appserver", "http"]
 RecordKind = Literal["user", "enqueue", "dequeue", "turn_start", "turn_end", "compacted", "ignore"]
-HookKind = Literal["prompt", "session", "turn_end", "turn_failed", "interrupted", "compacted"]
+HookKind = Literal[
+    "prompt", "turn_prompt", "session", "turn_end", "turn_failed", "interrupted", "compacted"
+]
 Config = Literal["shared", "isolated"]
 When = Literal["always", "shared", "isolated"]
 
@@ -133,6 +135,9 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """How the turn ended, where the kind of record says so by itself; only for `turn_end`."""
     error: str = ""
     """Dotted path to the error's category; only for `turn_end`."""
+    begins: bool = False
+    """A turn begins with this input: one before it that nothing ended was cut off; only for
+    `user`."""
     at: str = ""
     """Dotted path to the time of the line (ISO 8601); for `turn_end` and `user`: a line that is
     read late must not end the turn after it."""
@@ -153,7 +158,8 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """The program runs our hook at each user prompt (`{prompt_hook}`: its argv as JSON)."""
     hooks: dict[str, HookKind] = {}
     """What the events mean that the program tells our hook of (`{hook}`: its command line), by
-    their `hook_event_name`. With any, `prompt_hook` is true."""
+    their `hook_event_name`. With any, `prompt_hook` is true. `turn_prompt` is a prompt that a turn
+    begins with: one before it that nothing ended was cut off."""
     status_file: str = ""
     """Path template of a JSON file in which the program tells whether a turn runs; `{pid}` is its
     process id. Default: none, then only `screen.busy` tells."""

@@ -37,6 +37,8 @@ class Fact(msgspec.Struct, frozen=True):
     `status` of a turn's end is a `TurnEnd`; of one that failed `error` is the category, `words` the
     text shown to people and `reset_at` the wall time it is over, where the runtime gives one. `at`
     is the wall time it happened: an end ends only turns that were seen to begin before it.
+    `begins` says of a user input that a turn begins with it, so that every one before it is over.
+    `spares` are ids of messages whose turns began after it, whatever their times say.
     `native_id` and `transcript` name the conversation it happened in, where the source tells.
     """
 
@@ -48,6 +50,8 @@ class Fact(msgspec.Struct, frozen=True):
     words: str = ""
     reset_at: float | None = None
     at: float | None = None
+    begins: bool = False
+    spares: tuple[str, ...] = ()
     native_id: str = ""
     transcript: str = ""
 
@@ -97,7 +101,9 @@ def _fact(line: Mapping[str, object], record: Record, source: str) -> Fact | Non
         case "user" | "enqueue" | "dequeue":
             # Nothing was said: the result of a tool, which some programs write down as the user's.
             at = _time(lookup(line, record.at)) if record.at else None
-            return Fact(record.kind, ids=_ids(texts), source=source, at=at) if texts else None
+            if not texts:
+                return None
+            return Fact(record.kind, _ids(texts), source=source, at=at, begins=record.begins)
         case kind:
             return Fact(kind, source=source)
 
@@ -122,8 +128,8 @@ def read_hook(event: Mapping[str, object], evidence: Evidence) -> Fact | None:
 
 def _told(event: Mapping[str, object], kind: HookKind | None, texts: Sequence[str]) -> Fact | None:
     match kind:
-        case "prompt":
-            return Fact("user", ids=_ids(texts))
+        case "prompt" | "turn_prompt":
+            return Fact("user", ids=_ids(texts), begins=kind == "turn_prompt")
         case "turn_end":
             return Fact("turn_end", status=TurnEnd.DONE)
         case "interrupted":

@@ -195,7 +195,7 @@ def _break_the_promise(conn: sqlite3.Connection) -> None:
 def test_a_write_that_refuses_before_it_changes_anything_leaves_its_group_alone(
     ledger: Ledger,
 ) -> None:
-    async def main() -> list[Any]:
+    async def main() -> Any:
         return await asyncio.gather(
             accept(ledger, "a"),
             ledger.write(_refuse, refuses_first=True),
@@ -210,7 +210,7 @@ def test_a_write_that_refuses_before_it_changes_anything_leaves_its_group_alone(
 
 
 def test_a_write_that_breaks_that_promise_leaves_nothing_half_done(ledger: Ledger) -> None:
-    async def main() -> list[Any]:
+    async def main() -> Any:
         return await asyncio.gather(
             accept(ledger, "a"),
             ledger.write(_break_the_promise, refuses_first=True),

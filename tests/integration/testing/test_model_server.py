@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from pathlib import Path
 from typing import Any
 
 import httpx2
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 from iapeer.testing.model_server import (
     Call,
     Fail,
+    Hold,
     ModelServer,
     Rule,
     Say,
@@ -172,6 +174,42 @@ async def test_a_slow_stream_waits_before_each_chunk_and_begins_at_once(
     assert streamed_s >= 0.3
     assert first_s <= streamed_s - 0.2
     assert whole_s >= 0.3
+
+
+@each_protocol
+async def test_a_held_answer_goes_on_when_the_file_is_there_that_its_request_names(
+    protocol: Protocol, tmp_path: Path
+) -> None:
+    go = tmp_path / "go"
+    script = Script(
+        rules=(Rule(r"HOLD (\S+)", (Say("begun"), Hold("$1"), Say("zzz"))),), chunk_chars=3
+    )
+    text, shown = f"HOLD {go}", b""
+    async with ModelServer(script) as model, client(model) as http:
+        whole = asyncio.create_task(say(model, protocol, ask(protocol, text, stream=False)))
+        await model.wait_for(lambda request: text in request.user_texts)
+        async with http.stream("POST", PATHS[protocol], json=ask(protocol, text)) as response:
+            async for part in response.aiter_raw():
+                shown += part
+                if b'"un"' in shown and not go.exists():
+                    assert b"zzz" not in shown
+                    assert not whole.done()
+                    go.touch()
+        assert shown.index(b'"un"') < shown.index(b"zzz")
+        assert await whole == Said("begunzzz")
+
+
+async def test_a_server_that_stops_does_not_wait_for_held_answers(tmp_path: Path) -> None:
+    held = Rule("x", (Hold(str(tmp_path / "never")), Say("late")))
+    async with ModelServer([held]) as model:
+        asked = [
+            asyncio.create_task(post(model, "chat", ask("chat", "x", stream=stream)))
+            for stream in (True, False)
+        ]
+        await model.wait_for(lambda request: request.number == 2)
+    streamed, whole = [(await answer) for answer in asked]
+    assert "late" not in streamed.text
+    assert whole.status_code == 503
 
 
 async def test_stopping_does_not_wait_for_slow_answers() -> None:

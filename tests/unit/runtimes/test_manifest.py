@@ -118,6 +118,11 @@ def test_the_readme_shows_every_key_there_is() -> None:
             '[[evidence.records]]\nmatch = {}\nkind = "turn_end"',
             ("evidence.records[0].match", "every line"),
         ),
+        (
+            MINIMAL + '[evidence]\ntranscript = "/t"\n'
+            '[[evidence.records]]\nmatch = {a = 1}\nkind = "turn_end"\nbegins = true',
+            ("evidence.records[0].begins", "user input"),
+        ),
     ],
 )
 def test_an_error_names_the_file_the_key_and_what_is_allowed(

@@ -31,6 +31,7 @@ def test_a_prompt_proves_our_ids_and_names_the_conversation() -> None:
         "user",
         ("aaaaaaaaaaaa",),
         source="hook UserPromptSubmit",
+        begins=True,
         native_id="native",
         transcript="/t.jsonl",
     )
@@ -104,6 +105,17 @@ def test_a_queued_message_is_landed_first_and_read_later() -> None:
     taken = _line(type="attachment", attachment={"type": "queued_command", "prompt": OURS})
     assert taken is not None
     assert (taken.kind, taken.ids) == ("user", ("aaaaaaaaaaaa",))
+
+
+def test_only_what_is_typed_or_comes_out_of_the_queue_alone_begins_a_turn() -> None:
+    typed = _line(type="user", promptSource="typed", message={"content": OURS})
+    assert typed is not None
+    assert (typed.kind, typed.ids, typed.begins) == ("user", ("aaaaaaaaaaaa",), True)
+    joined = _line(type="attachment", attachment={"type": "queued_command", "prompt": OURS})
+    note = _line(type="user", message={"content": "<bash-input>echo hi</bash-input>"})
+    for fact in (joined, note):
+        assert fact is not None
+        assert (fact.kind, fact.begins) == ("user", False)
 
 
 def test_an_interrupt_and_the_end_of_a_turn_with_its_time() -> None:

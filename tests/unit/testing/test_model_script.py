@@ -11,6 +11,7 @@ from iapeer.core.errors import ConfigError
 from iapeer.testing.model_server import (
     Call,
     Fail,
+    Hold,
     Rule,
     Say,
     Script,
@@ -31,6 +32,7 @@ times = 2
 then = [
     { slow = 0.5 },
     { error = 429, retry_after = 1, times = 2, message = "later" },
+    { hold = "/tmp/$1" },
     { say = "half" },
     { error = 529, mid_stream = true, times = 1 },
     { call = "send_to_peer", args = { to = "$1", message = "$2" } },
@@ -51,6 +53,7 @@ def test_a_script_says_everything_the_python_names_say() -> None:
         (
             Slow(0.5),
             Fail(status=429, retry_after=1, times=2, message="later"),
+            Hold("/tmp/$1"),
             Say("half"),
             Fail(status=529, mid_stream=True, times=1),
             Call("send_to_peer", {"to": "$1", "message": "$2"}),
@@ -85,7 +88,7 @@ def test_an_empty_script_says_ok() -> None:
         ("[[rule]]\nwhen = 'x'\nthen = []", "no steps"),
         ("[[rule]]\nwhen = '('\nthen = [{say = 'a'}]", "rule '('"),
         ("[[rule]]\nwhen = 'x'\ntimes = 0\nthen = [{say = 'a'}]", "1 or more"),
-        ("[[rule]]\nwhen = 'x'\nthen = [{}]", "one of say, call, error, slow"),
+        ("[[rule]]\nwhen = 'x'\nthen = [{}]", "one of say, slow, hold, call, error"),
         ("[[rule]]\nwhen = 'x'\nthen = [{say = 'a', slow = 1}]", "one of say"),
         ("[[rule]]\nwhen = 'x'\nthen = [{say = 'a', times = 1}]", "say takes no times"),
         ("[[rule]]\nwhen = 'x'\nthen = [{call = 'a', mid_stream = false}]", "takes no mid_stream"),

@@ -19,6 +19,7 @@ from .apipause import ApiPause, Left
 from .conversation import Conversation
 from .journal import Journal, envelope_of
 from .letters import Observed, Session
+from .order import TurnOrder
 from .proofs import HUMAN_DEPTH, Taken
 
 if TYPE_CHECKING:
@@ -60,6 +61,7 @@ class Deliverer:
         """Causal depth of the newest input of the running turn."""
         self._since: dict[tuple[str, MessageState], float] = {}
         self._pause = ApiPause(journal, services)
+        self._order = TurnOrder()
         self._composer_since: float | None = None
         self._composer_told = False
         self._channel_seen_at: float | None = None
@@ -195,12 +197,17 @@ class Deliverer:
         self._channel_seen_at = None
         self._door_told = False
         self._unproven.clear()
+        self._order = TurnOrder()
         self._since.clear()
         self.depth = HUMAN_DEPTH
 
     async def observed(self, observed: Observed) -> Taken:
         """Take evidence of this session's own record or hook, and how far it was read."""
-        taken = await self._journal.take(observed.session_id, observed.facts, observed.offset)
+        # What the ledger does not take comes again.
+        order = self._order.copy()
+        facts = order.place(observed)
+        taken = await self._journal.take(observed.session_id, facts, observed.offset)
+        self._order = order
         self._unproven.difference_update(taken.seen)
         if self._for_people:
             self._said |= any(fact.kind == "user" and not fact.ids for fact in observed.facts)

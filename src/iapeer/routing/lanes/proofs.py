@@ -49,6 +49,8 @@ def take(
         match fact.kind:
             case "user":
                 rows.mark_heard(conn, session_id)
+                if fact.begins:
+                    _cut_off(conn, session_id, fact, taken, now)
                 for seen in _take_input(conn, fact, open_rows, taken, now):
                     if has_turns:
                         turns.begin_turn(conn, seen, now if fact.at is None else fact.at)
@@ -56,11 +58,25 @@ def take(
                 _take_enqueue(conn, fact, open_rows, taken, now)
             case "turn_end":
                 end = _turn_end(fact.status)
-                taken.ended.append((fact, end, turns.end_turn(conn, session_id, end, now, fact.at)))
+                until = turns.Until(fact.at, fact.spares)
+                ended = turns.end_turn(conn, session_id, end, now, until)
+                taken.ended.append((fact, end, ended))
                 taken.depth = HUMAN_DEPTH
             case "turn_start" | "dequeue" | "compacted" | "session":
                 pass
     return taken
+
+
+def _cut_off(conn: Connection, session_id: str, fact: Fact, taken: Taken, now: float) -> None:
+    """End what nothing has ended before a new turn began.
+
+    A turn that comes to its end tells so before (measured: Claude Code 2.1.197 waits for its
+    hooks); one that is interrupted before its first word may tell nothing at all.
+    """
+    until = turns.Until(fact.at, (*fact.spares, *fact.ids))
+    ended = turns.end_turn(conn, session_id, TurnEnd.INTERRUPTED, now, until)
+    if ended:
+        taken.ended.append((fact, TurnEnd.INTERRUPTED, ended))
 
 
 def _given_back(conn: Connection, session_id: str, facts: Sequence[Fact]) -> dict[str, MessageRow]:

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import sqlite3
 
+import msgspec
+
 from iapeer.core.states import TurnEnd
 
 from .queries import get
@@ -22,19 +24,22 @@ def begin_turn(conn: sqlite3.Connection, row: MessageRow, now: float) -> None:
     )
 
 
-def open_messages(
-    conn: sqlite3.Connection, session_id: str, before: float | None = None
-) -> list[MessageRow]:
-    """Return the messages of a session's running turn, in order of acceptance.
+class Until(msgspec.Struct, frozen=True):
+    """Which messages of a session an end is about: those seen by `at` (None: all), but `spares`."""
 
-    With `before` only those that were seen by then.
-    """
-    found = conn.execute(
-        "SELECT message_id FROM turns WHERE session_id = :session AND turn_end = ''"
-        " AND (:before IS NULL OR seen_at <= :before)",
-        {"session": session_id, "before": before},
-    ).fetchall()
-    rows = [row for (message_id,) in found if (row := get(conn, message_id)) is not None]
+    at: float | None = None
+    spares: tuple[str, ...] = ()
+
+
+ALL = Until()
+
+
+def open_messages(
+    conn: sqlite3.Connection, session_id: str, until: Until = ALL
+) -> list[MessageRow]:
+    """Return the messages of a session's running turn, in order of acceptance."""
+    found = _open_ids(conn, session_id, until)
+    rows = [row for message_id in found if (row := get(conn, message_id)) is not None]
     return sorted(rows, key=lambda row: row.seq)
 
 
@@ -43,19 +48,28 @@ def end_turn(
     session_id: str,
     end: TurnEnd,
     now: float,
-    before: float | None = None,
+    until: Until = ALL,
 ) -> list[str]:
     """Note how a session's running turn ended; return the ids of its messages.
 
-    With `before` only for messages that were seen by then: those after it are of the next turn.
+    What `until` leaves out is of the next turn.
     """
-    ids = [row.id for row in open_messages(conn, session_id, before)]
-    conn.execute(
-        "UPDATE turns SET turn_end = :end, ended_at = :now WHERE session_id = :session"
-        " AND turn_end = '' AND (:before IS NULL OR seen_at <= :before)",
-        {"end": end, "now": now, "session": session_id, "before": before},
+    ids = [row.id for row in open_messages(conn, session_id, until)]
+    conn.executemany(
+        "UPDATE turns SET turn_end = ?, ended_at = ?"
+        " WHERE session_id = ? AND turn_end = '' AND message_id = ?",
+        [(end, now, session_id, found) for found in _open_ids(conn, session_id, until)],
     )
     return ids
+
+
+def _open_ids(conn: sqlite3.Connection, session_id: str, until: Until) -> list[str]:
+    found = conn.execute(
+        "SELECT message_id FROM turns WHERE session_id = :session AND turn_end = ''"
+        " AND (:at IS NULL OR seen_at <= :at)",
+        {"session": session_id, "at": until.at},
+    ).fetchall()
+    return [message_id for (message_id,) in found if message_id not in until.spares]
 
 
 def turns_of(conn: sqlite3.Connection, message_id: str) -> list[TurnRow]:

@@ -10,13 +10,14 @@ their time; every request is kept for assertions.
 from __future__ import annotations
 
 from .record import RecordedRequest, secret_digest
-from .rules import Call, Fail, Rule, Say, Script, Slow, Step
+from .rules import Call, Fail, Hold, Rule, Say, Script, Slow, Step
 from .script import load_script, parse_script
 from .server import ModelServer
 
 __all__ = [
     "Call",
     "Fail",
+    "Hold",
     "ModelServer",
     "RecordedRequest",
     "Rule",

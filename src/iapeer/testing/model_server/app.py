@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import json
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from types import ModuleType
 from typing import Any
 
@@ -19,7 +19,7 @@ from iapeer.core.errors import InvalidInput
 
 from . import chat, messages, responses
 from .asks import Ask, Protocol, read_ask
-from .director import Director
+from .director import Director, Wait
 from .errors import kind_of, used_up
 from .record import RecordedRequest, Recorder, clean_headers
 from .rules import Fail, Script
@@ -34,6 +34,7 @@ _PROTOCOLS: dict[str, Protocol] = {
     "/chat/completions": "chat",
 }
 _WRITERS: dict[Protocol, ModuleType] = {"messages": messages, "responses": responses, "chat": chat}
+_LOOK_S = 0.02
 _METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
 
 Seen = Callable[[RecordedRequest], Awaitable[None]]
@@ -90,12 +91,13 @@ class ModelApp:
             return _error(400, protocol, error.message)
         fail = answer.fail
         if fail is not None and not (fail.mid_stream and ask.stream):
+            await self._wait(answer.waits)
             await self._pause(answer.delay_s)
             return _failure(fail, protocol)
         job = Job(ask, answer, len(record.body) // 4 + 1, self._script.chunk_chars)
         if ask.stream:
             return self._streamed(job)
-        if not await self._pause(answer.delay_s * job.chunks):
+        if not (await self._wait(answer.waits) and await self._pause(answer.delay_s * job.chunks)):
             return _error(503, protocol, "the server is stopping")
         return _json(_WRITERS[protocol].whole(job))
 
@@ -107,10 +109,24 @@ class ModelApp:
         )
 
     async def _stream(self, job: Job) -> AsyncIterator[bytes]:
+        waits, sent = job.answer.waits, 0
         for event in _WRITERS[job.ask.protocol].events(job):
+            due = [wait for wait in waits if job.chunks_of(wait.texts) <= sent]
+            waits = waits[len(due) :]
+            if not await self._wait(due):
+                return
             if event.chunk and not await self._pause(job.answer.delay_s):
                 return
             yield event.encode()
+            sent += event.chunk
+
+    async def _wait(self, waits: Iterable[Wait]) -> bool:
+        """Wait until all these files are there; False when the server stops meanwhile."""
+        for wait in waits:
+            while not await asyncio.to_thread(wait.until.exists):
+                if not await self._pause(_LOOK_S):
+                    return False
+        return not self._closing.is_set()
 
     async def _pause(self, seconds: float) -> bool:
         """Wait; False when the server stops meanwhile."""

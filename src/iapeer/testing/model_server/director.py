@@ -6,7 +6,9 @@ import hashlib
 import json
 import re
 from collections import OrderedDict
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -14,7 +16,7 @@ import msgspec
 from iapeer.core.errors import InvalidInput
 
 from .asks import Ask, Tool
-from .rules import Call, Fail, Reply, Rule, Say, Script, Slow
+from .rules import Call, Fail, Hold, Reply, Rule, Say, Script, Slow
 
 _TURNS = 1_000
 """Turns remembered; one that is forgotten starts again at its rule's first step."""
@@ -27,6 +29,13 @@ class ToolUse(msgspec.Struct, frozen=True):
     args: dict[str, Any]
 
 
+class Wait(msgspec.Struct, frozen=True):
+    """A file that must be there before more than the first `texts` texts goes out."""
+
+    texts: int
+    until: Path
+
+
 class Answer(msgspec.Struct, frozen=True):
     """What goes out: texts, then perhaps a call or an error; `delay_s` before each chunk."""
 
@@ -34,6 +43,7 @@ class Answer(msgspec.Struct, frozen=True):
     use: ToolUse | None = None
     fail: Fail | None = None
     delay_s: float = 0.0
+    waits: tuple[Wait, ...] = ()
 
 
 @dataclass
@@ -123,7 +133,16 @@ def _fill(reply: Reply, groups: tuple[str, ...], ask: Ask) -> Answer:
         use=_use(call, groups, ask) if call is not None else None,
         fail=reply.fail,
         delay_s=next((step.seconds for step in reply.steps if isinstance(step, Slow)), 0.0),
+        waits=tuple(_waits(reply, groups)),
     )
+
+
+def _waits(reply: Reply, groups: tuple[str, ...]) -> Iterator[Wait]:
+    said = 0
+    for step in reply.steps:
+        said += isinstance(step, Say)
+        if isinstance(step, Hold):
+            yield Wait(said, Path(_expand(step.until, groups)))
 
 
 def _use(call: Call, groups: tuple[str, ...], ask: Ask) -> ToolUse:

@@ -54,7 +54,18 @@ class Slow(msgspec.Struct, frozen=True):
     seconds: float
 
 
-Step = Say | Call | Fail | Slow
+class Hold(msgspec.Struct, frozen=True):
+    """Wait at this place of the reply until there is a file `until`.
+
+    What is said before has been sent by then; a reply that isn't streamed waits as a whole. `until`
+    is expanded as a call's `tool` is, so a text can name its own file. The wait also ends when the
+    server stops, or the client leaves a stream.
+    """
+
+    until: str
+
+
+Step = Say | Call | Fail | Slow | Hold
 
 
 class Reply(msgspec.Struct, frozen=True):

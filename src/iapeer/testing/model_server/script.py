@@ -5,6 +5,7 @@ default = "ok"
 [[rule]]
 when = '(?s)^tell (\w+): (.*)$'
 then = [
+    { hold = "/tmp/go" },
     { slow = 0.1 },
     { error = 429, retry_after = 1, times = 1 },
     { call = "send_to_peer", args = { to = "$1", message = "$2" } },
@@ -22,16 +23,17 @@ import msgspec
 
 from iapeer.core.errors import ConfigError
 
-from .rules import Call, Fail, Rule, Say, Script, Slow, Step
+from .rules import Call, Fail, Hold, Rule, Say, Script, Slow, Step
 
 
 class _StepTable(msgspec.Struct, forbid_unknown_fields=True):
-    """One step as written; exactly one of `say`, `call`, `error`, `slow` names its kind."""
+    """One step as written; exactly one of the keys of `_BELONGS` names its kind."""
 
     say: str | None = None
     call: str | None = None
     error: int | None = None
     slow: float | None = None
+    hold: str | None = None
     args: dict[str, Any] | str | None = None
     retry_after: int | None = None
     times: int | None = None
@@ -57,6 +59,7 @@ class _ScriptTable(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=Tru
 _BELONGS = {
     "say": (),
     "slow": (),
+    "hold": (),
     "call": ("args",),
     "error": ("retry_after", "times", "mid_stream", "message", "resets_in_s"),
 }
@@ -93,7 +96,7 @@ def _step(table: _StepTable, when: str) -> Step:
     given = {name for name in table.__struct_fields__ if getattr(table, name) is not None}
     kinds = given & _BELONGS.keys()
     if len(kinds) != 1:
-        raise ConfigError(f"rule {when!r}: a step is one of say, call, error, slow")
+        raise ConfigError(f"rule {when!r}: a step is one of {', '.join(_BELONGS)}")
     kind = kinds.pop()
     strange = given - {kind, *_BELONGS[kind]}
     if strange:
@@ -102,6 +105,8 @@ def _step(table: _StepTable, when: str) -> Step:
         return Say(table.say)
     if table.slow is not None:
         return Slow(table.slow)
+    if table.hold is not None:
+        return Hold(table.hold)
     if table.call is not None:
         return Call(table.call, table.args if table.args is not None else {})
     options = {name: getattr(table, name) for name in given - {kind}}

@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
 from typing import Self
 
-import h11
 import uvicorn
 
 from iapeer.core.errors import IapeerError
@@ -46,8 +45,7 @@ class _Server(uvicorn.Server):
         for listener in sockets or []:
             listener.close()
         for connection in list(self.server_state.connections):
-            with contextlib.suppress(h11.LocalProtocolError):
-                connection.shutdown()
+            connection.shutdown()
         running = list(self.server_state.tasks)
         if running:
             await asyncio.wait(running, timeout=_GRACE_S)
@@ -158,7 +156,7 @@ class ModelServer:
 def _config(app: ModelApp) -> uvicorn.Config:
     return uvicorn.Config(
         app.asgi,
-        http="h11",
+        http="httptools",
         ws="none",
         loop="none",
         lifespan="off",

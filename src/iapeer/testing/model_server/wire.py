@@ -55,6 +55,10 @@ class Job(msgspec.Struct, frozen=True):
         for start in range(0, len(text), self.chunk_chars):
             yield text[start : start + self.chunk_chars]
 
+    def chunks_of(self, texts: int) -> int:
+        """How many chunks the first `texts` texts have."""
+        return sum(1 for text in self.answer.texts[:texts] for _piece in self.pieces(text))
+
     @property
     def chunks(self) -> int:
         """How many chunks the answer has."""
