@@ -12,34 +12,23 @@ import contextlib
 import logging
 import socket
 from collections.abc import Iterator
-from typing import Any, cast
+from typing import Any
 
-import h11
 import uvicorn
-from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 
 from iapeer.core.errors import IapeerError
 from iapeer.core.settings import Settings
 from iapeer.daemon import discovery
 from iapeer.daemon.answers import log_crash
 from iapeer.daemon.app import MCP_PATH, build_app
-from iapeer.daemon.auth import Listener
 from iapeer.daemon.discovery import Discovery
 from iapeer.daemon.inbox_stream import InboxStreams
-from iapeer.daemon.joined import JoinedTransport
-from iapeer.daemon.listeners import LOOPBACK, UnixListener, bind_tcp, peer_of
+from iapeer.daemon.listeners import LOOPBACK, UnixListener, bind_tcp
+from iapeer.daemon.protocol import PeerProtocol
 from iapeer.daemon.services import Services
 from iapeer.storage.paths import Paths
 
-HEAD_BYTES = 32 * 1024
-"""Largest request line and headers."""
-HEAD_S = 10.0
-"""How long a request head may take to arrive; without it half a request stays for ever."""
 KEEP_ALIVE_S = 30
-LINGER_S = 2.0
-"""How long the rest of a refused body is read and dropped after the answer."""
-TCP_CONNECTIONS_MAX = 256
-"""Every local account reaches TCP; what is beyond this must not cost the unix socket anything."""
 GRACE_S = 2.0
 """How long running requests may take to end at stop."""
 _ACCEPT_TURNS = 5
@@ -125,74 +114,6 @@ class DaemonServer:
             unix.unlink()
 
 
-class PeerProtocol(H11Protocol):
-    """uvicorn's protocol, which also tells who is connected and gives no time to half requests.
-
-    `scope["state"]` has `listener`, `peer` (PeerCred or None) and `abort`.
-    """
-
-    listener = Listener.TCP
-    _timer: asyncio.TimerHandle | None = None
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Read the other side's credentials before its first byte."""
-        transport = cast("asyncio.Transport", JoinedTransport(transport, self.loop))
-        super().connection_made(transport)
-        sock = transport.get_extra_info("socket")
-        unix = sock.family == socket.AF_UNIX
-        self.listener = Listener.UNIX if unix else Listener.TCP
-        self.app_state = {
-            "listener": self.listener,
-            "peer": peer_of(sock) if unix else None,
-            "abort": transport.abort,
-        }
-        self._arm(HEAD_S)
-        if not unix and self._tcp_connections() > TCP_CONNECTIONS_MAX:
-            transport.abort()
-
-    def data_received(self, data: bytes) -> None:
-        """Give the head of a request a deadline, from its first byte."""
-        super().data_received(data)
-        cycle: RequestResponseCycle | None = self.cycle  # uvicorn's annotation leaves the None out
-        if cycle is not None and not cycle.response_complete:
-            self._disarm()
-        elif self._timer is None:
-            self._arm(HEAD_S)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """Forget the deadline."""
-        self._disarm()
-        super().connection_lost(exc)
-
-    def on_response_complete(self) -> None:
-        """Go on reading a body that was refused, for a moment only."""
-        super().on_response_complete()
-        if self.conn.their_state is h11.SEND_BODY:
-            self._arm(LINGER_S)
-
-    def timeout_keep_alive_handler(self) -> None:
-        """Drop an idle connection whose other side has not read its answer: a close would wait."""
-        if self.transport.get_write_buffer_size():
-            self.transport.abort()
-        else:
-            super().timeout_keep_alive_handler()
-
-    def _arm(self, seconds: float) -> None:
-        self._disarm()
-        self._timer = self.loop.call_later(seconds, self.transport.abort)
-
-    def _disarm(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-
-    def _tcp_connections(self) -> int:
-        return sum(
-            isinstance(other, PeerProtocol) and other.listener is Listener.TCP
-            for other in self.connections
-        )
-
-
 class _Server(uvicorn.Server):
     """uvicorn without its signal handlers, its ten wake-ups a second and its unbounded waits."""
 
@@ -246,8 +167,7 @@ class _Server(uvicorn.Server):
         for sock in sockets or []:
             sock.close()
         for connection in list(self.server_state.connections):
-            with contextlib.suppress(h11.LocalProtocolError):
-                connection.shutdown()
+            connection.shutdown()
         running = list(self.server_state.tasks)
         if running:
             await asyncio.wait(running, timeout=GRACE_S)
@@ -285,5 +205,4 @@ def _config(app: Any) -> uvicorn.Config:
         server_header=False,
         date_header=False,
         timeout_keep_alive=KEEP_ALIVE_S,
-        h11_max_incomplete_event_size=HEAD_BYTES,
     )

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from iapeer.daemon import app as app_module
-from iapeer.daemon import server as server_module
+from iapeer.daemon import protocol as protocol_module
 from tests.integration.daemon.support import (
     ALICE_TOKEN,
     BODY,
@@ -111,7 +111,7 @@ async def test_the_rest_of_a_refused_body_is_read_for_a_moment_only(
     edge: Edge, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(app_module, "LINGER_S", 0.1)
-    monkeypatch.setattr(server_module, "LINGER_S", 0.1)
+    monkeypatch.setattr(protocol_module, "LINGER_S", 0.1)
     head = (
         f"POST /api/v1/send HTTP/1.1\r\nHost: 127.0.0.1:{edge.server.port}\r\n"
         "Content-Length: 99999999999\r\n\r\nxxx"
@@ -129,7 +129,7 @@ async def test_the_rest_of_a_refused_body_is_read_for_a_moment_only(
 async def test_half_a_request_blocks_nobody_and_is_cut(
     edge: Edge, monkeypatch: pytest.MonkeyPatch, half: bytes
 ) -> None:
-    monkeypatch.setattr(server_module, "HEAD_S", 0.3)
+    monkeypatch.setattr(protocol_module, "HEAD_S", 0.3)
     slow = [asyncio.create_task(edge.raw(half)) for _ in range(20)]
     await asyncio.sleep(0)
     async with asyncio.timeout(30):
@@ -141,7 +141,7 @@ async def test_half_a_request_blocks_nobody_and_is_cut(
 async def test_half_a_second_request_on_a_kept_connection_is_cut_too(
     edge: Edge, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(server_module, "HEAD_S", 0.3)
+    monkeypatch.setattr(protocol_module, "HEAD_S", 0.3)
     head = f"GET /api/v1/ping HTTP/1.1\r\nHost: 127.0.0.1:{edge.server.port}\r\n"
     reader, writer = await asyncio.open_connection("127.0.0.1", edge.server.port)
     writer.write(f"{head}\r\n".encode())
@@ -172,7 +172,7 @@ async def test_a_body_that_does_not_come_is_answered_with_408(
 async def test_too_many_tcp_connections_do_not_cost_the_unix_socket(
     edge: Edge, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(server_module, "TCP_CONNECTIONS_MAX", 3)
+    monkeypatch.setattr(protocol_module, "TCP_CONNECTIONS_MAX", 3)
     opened = [await asyncio.open_connection("127.0.0.1", edge.server.port) for _ in range(3)]
     async with asyncio.timeout(30):
         reader, writer = await asyncio.open_connection("127.0.0.1", edge.server.port)
