@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from benchmarks.bare_store import OneProducer, inserts_per_s
+from benchmarks.bare_store import OneProducer, inserts_per_s, ledger_accepts_per_s
 from benchmarks.figures import Budget, Figure, Row, Size, by_turns, spread
 from benchmarks.house import BODY, BOX, house, send_request, token_of, wake
 from benchmarks.wire import Connection, encode
@@ -49,23 +49,34 @@ def accept(size: Size) -> list[Figure]:
 def accepts_per_s(size: Size) -> list[Figure]:
     """32 connections, each sending its next message when the last is answered."""
     each = size.times(40, least=4)
-    limits, ours = [], []
+    limits, ledgers, ours = [], [], []
     with house() as daemon:
         for turn in range(size.times(5, least=2)):
             with tempfile.TemporaryDirectory() as folder:
-                path = Path(folder) / "bare.db"
-                limits.append(inserts_per_s(path, SENDERS, each * 4, BODY.encode()))
+                bare, ledger = Path(folder) / "bare.db", Path(folder) / "state" / "ledger.db"
+                limits.append(inserts_per_s(bare, SENDERS, each * 4, BODY.encode()))
+                ledgers.append(ledger_accepts_per_s(ledger, SENDERS, each * 4, BODY))
             ours.append(_load(daemon, each, turn))
+    what = f"durable accepts over the unix socket, {SENDERS} senders"
     return [
         Figure(
             row="accepts-per-s",
-            what=f"durable accepts over the unix socket, {SENDERS} senders",
-            limit_what="the bare store, 32 producers",
+            what=what,
+            limit_what=f"a bare store of one table, {SENDERS} producers",
             unit="/s",
             limit=spread(limits),
             ours=spread(ours),
             budget=Budget(least_ratio=0.3),
-        )
+        ),
+        Figure(
+            row="accepts-per-s",
+            what=what,
+            limit_what=f"our own ledger without a daemon, {SENDERS} producers",
+            unit="/s",
+            limit=spread(ledgers),
+            ours=spread(ours),
+            budget=Budget(least_ratio=0.3),
+        ),
     ]
 
 

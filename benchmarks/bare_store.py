@@ -1,6 +1,7 @@
 """The limit of durable accepts: SQLite in WAL mode, synchronous FULL, one writer, group commit.
 
 One table, one insert a record, nothing looked up: what a store of messages costs at the very least.
+Beside it our own ledger by itself: what the daemon around it costs is the rest.
 """
 
 from __future__ import annotations
@@ -10,7 +11,14 @@ import sqlite3
 import threading
 import time
 from collections import deque
+from collections.abc import Callable
 from pathlib import Path
+
+from iapeer.core.ids import new_message_id
+from iapeer.core.states import HoldReason
+from iapeer.storage.ledger import messages
+from iapeer.storage.ledger.rows import MessageRow, NewMessage
+from iapeer.storage.ledger.store import Ledger
 
 GROUP_LIMIT = 256
 
@@ -84,6 +92,54 @@ class OneProducer:
         # The writer's last word may still be queued in the loop.
         self._loop.run_until_complete(asyncio.sleep(0))
         self._loop.close()
+
+
+def ledger_accepts_per_s(path: Path, producers: int, each: int, body: str) -> float:
+    """Return the same of our own ledger, without a daemon around it: nobody asks, nothing checks.
+
+    A message, its two steps and the depth of its queue are stored, as for one that is held.
+    """
+
+    async def run() -> float:
+        ledger = Ledger.open(path)
+        now = time.time()
+
+        async def produce(number: int) -> None:
+            for _ in range(each):
+                await ledger.write(_storing(_message(number, body, now)), refuses_first=True)
+
+        began = time.perf_counter()
+        await asyncio.gather(*(produce(number) for number in range(producers)))
+        taken = time.perf_counter() - began
+        ledger.close()
+        return producers * each / taken
+
+    return asyncio.run(run())
+
+
+def _storing(new: NewMessage) -> Callable[[sqlite3.Connection], MessageRow]:
+    return lambda conn: messages.accept(conn, new, new.expires_at - 3600, HoldReason.OFFLINE)
+
+
+def _message(number: int, body: str, now: float) -> NewMessage:
+    return NewMessage(
+        id=new_message_id(),
+        sender=f"api-p{number}",
+        sender_uid=f"{number:032}",
+        to_uid="0" * 32,
+        personality="box",
+        runtime="api",
+        body=body,
+        accepted_ts="2026-01-01T00:00:00+00:00",
+        expires_at=now + 3600,
+        path="http",
+        intelligence="absent",
+        pinned=False,
+        topic=None,
+        attachments=(),
+        depth=0,
+        key=None,
+    )
 
 
 def inserts_per_s(path: Path, producers: int, each: int, body: bytes) -> float:

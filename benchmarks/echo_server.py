@@ -47,7 +47,7 @@ async def serve(port: int) -> None:
         app,
         port=port,
         loop="none",
-        http="h11",
+        http="httptools",
         lifespan="off",
         log_config=None,
         access_log=False,

@@ -90,6 +90,7 @@ async def test_an_act_whose_answer_was_lost_is_done_once(
     rig.may_fall_back = True
     assert await rig.server.paste(b"once", buffer="b", marker="m")
     assert rig.server.fallbacks > 0
+    assert await rig.raw("list-buffers") == [], "the body stays in no buffer"
     monkeypatch.setattr(ControlClient, "request", real)
     await until_control(rig)
     monkeypatch.setattr(ControlClient, "request", lose_the_answer)

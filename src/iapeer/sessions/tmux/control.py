@@ -14,7 +14,7 @@ import msgspec
 from iapeer.core.errors import TmuxError
 from iapeer.sessions.tmux.clients import Hear, tell
 from iapeer.sessions.tmux.command import Command, check_length, line, refusal
-from iapeer.sessions.tmux.exec import CLIENT_ENV, Program
+from iapeer.sessions.tmux.exec import CLIENT_ENV, LINE_MAX_BYTES, Program
 
 REPLY_TIMEOUT_S = 3.0
 """Longest wait for one reply; a healthy server takes under 10 ms."""
@@ -23,6 +23,7 @@ REPLY_MAX_BYTES = 16 * 1024 * 1024
 """Longest reply; a full history of styled lines is about 3 MB."""
 
 _CLOSE_TIMEOUT_S = 1.0
+_READ_BYTES = 256 * 1024
 _BEGIN = re.compile(r"%begin (\d+ \d+) (\d+)")
 _FROM_CLIENT = 1
 
@@ -44,11 +45,11 @@ class _Reply(msgspec.Struct):
     size: int = 0
 
     def take(self, data: bytes) -> bool:
-        """Take the next line with its newline; tell whether it is the last one.
+        """Take the next line, without its newline; tell whether it is the last one.
 
         Raises ControlLost when the reply is too long.
         """
-        self.size += len(data)
+        self.size += len(data) + 1
         if self.size > REPLY_MAX_BYTES:
             raise ControlLost("reply too long")
         text = _text(data)
@@ -166,14 +167,12 @@ class ControlClient:
         stdout = self._process.stdout
         why = "control client ended"
         try:
-            while stdout is not None:
-                data = await stdout.readline()
-                if not data.endswith(b"\n"):
-                    break
-                if self._reply is None:
-                    tell(_text(data), self._hear)
-                elif self._reply.take(data):
-                    self._reply = None
+            # Line by line by `readline`, a captured screen takes 0.2 ms of the loop (measured).
+            rest = b""
+            while stdout is not None and (data := await stdout.read(_READ_BYTES)):
+                *lines, rest = _lines(rest + data)
+                for text in lines:
+                    self._take(text)
         except (OSError, ValueError, ControlLost) as error:
             why = f"control client broke: {error}"
         self._lost = why
@@ -181,10 +180,23 @@ class ControlClient:
             self._reply.done.set_exception(ControlLost(why))
         self._hear("")
 
+    def _take(self, data: bytes) -> None:
+        if self._reply is None:
+            tell(_text(data), self._hear)
+        elif self._reply.take(data):
+            self._reply = None
+
+
+def _lines(data: bytes) -> list[bytes]:
+    """Return whole lines and at last the beginning of one; raises ControlLost."""
+    lines = data.split(b"\n")
+    if len(lines[-1]) > LINE_MAX_BYTES:
+        raise ControlLost("line too long")
+    return lines
+
 
 def _text(data: bytes) -> str:
-    """Return a line that ends in a newline, without it."""
-    return data[:-1].decode("utf-8", "surrogateescape")
+    return data.decode("utf-8", "surrogateescape")
 
 
 def _read_blocks(lines: Sequence[str], hear: Hear = _deaf) -> list[str]:

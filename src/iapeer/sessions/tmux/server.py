@@ -244,15 +244,16 @@ class TmuxServer:
         path = spool.write_private(self._runtime_dir, spool.PASTE_STEM, body)
         is_pasted = False
         try:
+            target = pane(self._session)
             try:
-                await self._request([["load-buffer", "-b", buffer, str(path)]])
+                is_pasted = await self._act(
+                    ["set-option", "-t", target, PASTED, check_marker(marker)],
+                    ["paste-buffer", "-p", "-r", "-d", "-b", buffer, "-t", target],
+                    before=[["load-buffer", "-b", buffer, str(path)]],
+                    instead=[["delete-buffer", "-b", buffer]],
+                )
             finally:
                 spool.remove(path)
-            target = pane(self._session)
-            is_pasted = await self._act(
-                ["set-option", "-t", target, PASTED, check_marker(marker)],
-                ["paste-buffer", "-p", "-r", "-d", "-b", buffer, "-t", target],
-            )
         finally:
             if not is_pasted:
                 # The error under way, or False, says what happened; a buffer that was never
@@ -366,8 +367,16 @@ class TmuxServer:
         """Return the command line a person attaches with."""
         return attach_argv(self.socket, self._session, binary=self._binary, read_only=read_only)
 
-    async def _act(self, *commands: Command) -> bool:
+    async def _act(
+        self,
+        *commands: Command,
+        before: Sequence[Command] = (),
+        instead: Sequence[Command] = (),
+    ) -> bool:
         """Run `commands` in one step of the server; False when the pane is dead.
+
+        `before` runs in any case, and the step only if it succeeds. `instead` is run in place of
+        `commands` where the pane is dead, or where they were run already.
 
         `paste-buffer` into a dead pane crashes tmux 3.3a, so the guard is inside the server,
         where nothing can happen in between. An act is noted by its own random word in the same
@@ -384,15 +393,10 @@ class TmuxServer:
                 ["display-message", "-p", "done"],
             ]
         )
-        answer = await self._request(
-            [
-                [
-                    "if-shell", "-F", "-t", target, f"#{{||:#{{pane_dead}},{is_done}}}",
-                    line([["display-message", "-p", "-t", target, f"#{{?{is_done},done,dead}}"]]),
-                    step,
-                ]
-            ]
-        )  # fmt: skip
+        told = ["display-message", "-p", "-t", target, f"#{{?{is_done},done,dead}}"]
+        condition = f"#{{||:#{{pane_dead}},{is_done}}}"
+        choice = ["if-shell", "-F", "-t", target, condition, line([told, *instead]), step]
+        answer = await self._request([*before, choice])
         if answer not in (["done"], ["dead"]):
             raise TmuxError(f"tmux gave an answer that makes no sense: {answer!r}"[:300])
         return answer == ["done"]

@@ -74,8 +74,8 @@ class Ledger:
         self._fault: StorageError | None = None
         self._retry_at = 0.0
         self._writes = self._commits = self._recoveries = 0
-        self._write_box = Mailbox(QUEUE_LIMIT)
-        self._read_box = Mailbox(QUEUE_LIMIT)
+        self._write_box = Mailbox(QUEUE_LIMIT, gathers=True)
+        self._read_box = Mailbox(QUEUE_LIMIT, gathers=False)
         self._threads = (
             threading.Thread(target=self._write_loop, name="ledger-writer", daemon=True),
             threading.Thread(target=self._read_loop, name="ledger-reader", daemon=True),

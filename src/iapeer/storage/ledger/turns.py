@@ -63,6 +63,24 @@ def end_turn(
     return ids
 
 
+def mend_end(
+    conn: sqlite3.Connection, session_id: str, ids: tuple[str, ...], end: TurnEnd, now: float
+) -> list[str]:
+    """Note how a turn ended that was taken for interrupted; return those it was so for.
+
+    No other end is changed, and no other session's turn.
+    """
+    return [
+        message_id
+        for message_id in ids
+        if conn.execute(
+            "UPDATE turns SET turn_end = ?, ended_at = ?"
+            " WHERE session_id = ? AND message_id = ? AND turn_end = ?",
+            (end, now, session_id, message_id, TurnEnd.INTERRUPTED),
+        ).rowcount
+    ]
+
+
 def _open_ids(conn: sqlite3.Connection, session_id: str, until: Until) -> list[str]:
     found = conn.execute(
         "SELECT message_id FROM turns WHERE session_id = :session AND turn_end = ''"
