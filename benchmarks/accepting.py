@@ -12,6 +12,7 @@ from pathlib import Path
 from benchmarks.bare_store import OneProducer, inserts_per_s, ledger_accepts_per_s
 from benchmarks.figures import Budget, Figure, Row, Size, by_turns, spread
 from benchmarks.house import BODY, BOX, house, send_request, token_of, wake
+from benchmarks.load import PING
 from benchmarks.wire import Connection, encode
 from iapeer.testing.daemon import TestDaemon, free_port, wait_until
 
@@ -49,14 +50,15 @@ def accept(size: Size) -> list[Figure]:
 def accepts_per_s(size: Size) -> list[Figure]:
     """32 connections, each sending its next message when the last is answered."""
     each = size.times(40, least=4)
-    limits, ledgers, ours = [], [], []
+    limits, ledgers, pings, ours = [], [], [], []
     with house() as daemon:
         for turn in range(size.times(5, least=2)):
             with tempfile.TemporaryDirectory() as folder:
                 bare, ledger = Path(folder) / "bare.db", Path(folder) / "state" / "ledger.db"
                 limits.append(inserts_per_s(bare, SENDERS, each * 4, BODY.encode()))
                 ledgers.append(ledger_accepts_per_s(ledger, SENDERS, each * 4, BODY))
-            ours.append(_load(daemon, each, turn))
+            pings.append(_load(daemon, each * 4, PING))
+            ours.append(_load(daemon, each, str(turn)))
     what = f"durable accepts over the unix socket, {SENDERS} senders"
     return [
         Figure(
@@ -76,6 +78,16 @@ def accepts_per_s(size: Size) -> list[Figure]:
             limit=spread(ledgers),
             ours=spread(ours),
             budget=Budget(least_ratio=0.3),
+        ),
+        Figure(
+            row="accepts-per-s",
+            what=what,
+            limit_what=f"pings of the same server, {SENDERS} clients",
+            unit="/s",
+            limit=spread(pings),
+            ours=spread(ours),
+            budget=Budget(),
+            note="HTTP alone: nothing is asked, checked or stored",
         ),
     ]
 
@@ -146,8 +158,8 @@ def _call(tool: str, arguments: dict[str, str], headers: dict[str, str] | None =
     return encode("/mcp", body, MCP_HEADERS | (headers or {}))
 
 
-def _load(daemon: TestDaemon, each: int, turn: int) -> float:
-    """Return accepts per second; the senders are a process of their own."""
+def _load(daemon: TestDaemon, each: int, mark: str) -> float:
+    """Return answers per second; the senders are a process of their own."""
     done = subprocess.run(
         [
             sys.executable,
@@ -156,7 +168,7 @@ def _load(daemon: TestDaemon, each: int, turn: int) -> float:
             daemon.socket,
             str(SENDERS),
             str(each),
-            str(turn),
+            mark,
         ],
         capture_output=True,
         encoding="utf-8",

@@ -1,17 +1,22 @@
-"""Senders of a load, as a process of their own: `load SOCKET SENDERS EACH MARK`."""
+"""Senders of a load, as a process of their own: `load SOCKET SENDERS EACH MARK|ping`."""
 
 from __future__ import annotations
 
 import sys
 
 from benchmarks.house import send_request
-from benchmarks.wire import per_second
+from benchmarks.wire import encode, per_second
+
+PING = "ping"
 
 
 def main() -> None:
-    """Send, and print the accepted messages per second."""
-    senders, each, mark = map(int, sys.argv[2:5])
-    requests = [send_request(number=f"{mark} {sender}") for sender in range(senders)]
+    """Send messages that bear the mark, or ask for nothing, and print the answers per second."""
+    senders, each, mark = int(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
+    requests = [
+        encode("/api/v1/ping") if mark == PING else send_request(number=f"{mark} {sender}")
+        for sender in range(senders)
+    ]
     sys.stdout.write(f"{per_second(sys.argv[1], requests, each)}\n")
 
 
