@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Sequence
 from contextlib import aclosing
+from typing import Any
 
 import msgspec
 
@@ -99,9 +100,7 @@ class Story:
         except TimeoutError:
             raise TourFailed(f"no answer came within {plan.limit_s:g} s") from None
         finally:
-            sent.cancel()
-            answer.cancel()
-            await asyncio.wait((sent, answer))
+            await end(sent, answer)
 
     async def _watch(
         self, view: View, sent: asyncio.Task[object], answer: asyncio.Task[Incoming]
@@ -210,3 +209,14 @@ def _name(address: str) -> str:
 
 def _listed(words: Sequence[str]) -> str:
     return ", ".join(words) or "nothing had been started"
+
+
+async def end(*tasks: asyncio.Task[Any]) -> None:
+    """Cancel tasks and wait for them; what they raise is no news any more.
+
+    A signal may reach a command before its program runs in a session of its own: it then fails
+    just when nobody waits for it any more.
+    """
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
