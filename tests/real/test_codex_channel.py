@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import subprocess
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
@@ -24,7 +25,16 @@ from iapeer.sessions.doors.text import handed_text
 from iapeer.sessions.evidence import Fact
 from iapeer.sessions.model import TmuxSession
 from iapeer.testing.agents import SimulatedModel
-from iapeer.testing.model_server import Call, Fail, RecordedRequest, Rule, Say, Script, Slow
+from iapeer.testing.model_server import (
+    Call,
+    Fail,
+    Hold,
+    RecordedRequest,
+    Rule,
+    Say,
+    Script,
+    Slow,
+)
 
 pytestmark = pytest.mark.anyio
 
@@ -36,6 +46,7 @@ NASTY = (
 RULES = (
     Rule("SLOWLY", (Slow(0.1), Say("one word after the other, and each takes its time"))),
     Rule("TOOL", (Call("exec_command", {"cmd": "sleep 1.5"}), Say("done"))),
+    Rule(r"HELD ([\w/.-]+)", (Say("one moment"), Hold("$1"), Say("done"))),
     Rule("LIMITED", (Fail(status=429),)),
 )
 UNRESTRICTED = "--dangerously-bypass-approvals-and-sandbox"
@@ -381,6 +392,78 @@ async def test_a_message_that_comes_while_a_person_begins_anew_is_told_to_its_en
         await codex.ended(step + 1)
         assert codex.asked(f"number {step}") == 1
     assert codex.ends() == [TurnEnd.DONE] * 4
+
+
+async def leave_in_mid_turn(codex: Codex, go: Path) -> str:
+    """Begin anew while a message begins a turn that lasts until `go` is made; return its id.
+
+    The terminal refuses `/new` once it knows of a turn (0.169.0). Here it has asked for the new
+    conversation before it can know: a server that stands still takes both requests afterwards.
+    """
+    await codex.hand("hello")
+    await codex.ended(1)
+    left, before = new_message_id(), codex.channel.native_id
+    codex.type("/new")
+    await until(lambda: codex.screen().count("/new") > 1, "the command is shown and offered")
+    assert codex.server is not None
+    codex.server.send_signal(signal.SIGSTOP)
+    text = handed_text(codex.session, letter(left, f"HELD {go}"))
+    queued = asyncio.create_task(codex.channel.queue_add(text, f"{left}-1", DEADLINE_S))
+    await asyncio.to_thread(codex.key, "Enter")
+    # It shows nothing of it while it waits for the server.
+    await asyncio.sleep(0.5)
+    codex.server.send_signal(signal.SIGCONT)
+    await queued
+    await codex.seen(left)
+    await until(lambda: codex.channel.native_id != before, "the new one is followed")
+    return left
+
+
+async def test_a_turn_in_the_conversation_that_was_left_goes_on_and_ends_by_itself(
+    codex: Codex, tmp_path: Path
+) -> None:
+    left = await leave_in_mid_turn(codex, tmp_path / "go")
+    await codex.hand("beside it")
+    await codex.ended(2)
+    assert codex.channel.busy
+    (tmp_path / "go").touch()
+    await codex.ended(3)
+    done = TurnEnd.DONE
+    assert told_ends(codex.facts) == [(done, ()), (done, (left,)), (done, ())]
+    assert codex.asked(left) == 1
+
+
+async def test_a_later_channel_hears_the_conversation_that_was_left_too(
+    codex: Codex, tmp_path: Path
+) -> None:
+    left = await leave_in_mid_turn(codex, tmp_path / "go")
+    await codex.hand("beside it")
+    await codex.ended(2)
+    await codex.channel.close()
+    facts: list[Fact] = []
+    later = AppServerChannel(
+        str(codex.endpoint),
+        facts.extend,
+        native_id=codex.channel.native_id,
+        since=time.time() + 2,
+    )
+    try:
+        await later.start()
+        await until(lambda: later.status().subscribed, "it goes on")
+        await codex.door.hand_over(
+            codex.session_with(later), letter(again := new_message_id(), "again"), f"{again}-1"
+        )
+        done = TurnEnd.DONE
+        await until(lambda: told_ends(facts) == [(done, (left,))], "the end of the new turn")
+        (tmp_path / "go").touch()
+        await until(lambda: told_ends(facts)[1:] == [(done, ())], "and of the one that was left")
+    finally:
+        await later.close()
+
+
+def told_ends(facts: list[Fact]) -> list[tuple[str, tuple[str, ...]]]:
+    """Return how turns ended, each with what it spared."""
+    return [(fact.status, fact.spares) for fact in facts if fact.kind == "turn_end"]
 
 
 def story(facts: list[Fact], message_id: str) -> list[tuple[str, str]]:

@@ -34,11 +34,13 @@ class Fact(msgspec.Struct, frozen=True):
     """One thing the runtime told.
 
     `ids` are message ids of top-level envelopes, in order; a user input without any is a person's.
+    A turn's end with ids corrects an earlier one: that turn of theirs was no interrupted one.
     `status` of a turn's end is a `TurnEnd`; of one that failed `error` is the category, `words` the
     text shown to people and `reset_at` the wall time it is over, where the runtime gives one. `at`
     is the wall time it happened: an end ends only turns that were seen to begin before it.
     `begins` says of a user input that a turn begins with it, so that every one before it is over.
-    `spares` are ids of messages whose turns began after it, whatever their times say.
+    `spares` are ids of messages whose turns began after it or run beside it, whatever their times
+    say.
     `native_id` and `transcript` name the conversation it happened in, where the source tells.
     """
 

@@ -57,11 +57,7 @@ def take(
             case "enqueue":
                 _take_enqueue(conn, fact, open_rows, taken, now)
             case "turn_end":
-                end = _turn_end(fact.status)
-                until = turns.Until(fact.at, fact.spares)
-                ended = turns.end_turn(conn, session_id, end, now, until)
-                taken.ended.append((fact, end, ended))
-                taken.depth = HUMAN_DEPTH
+                _take_end(conn, session_id, fact, taken, now)
             case "turn_start" | "dequeue" | "compacted" | "session":
                 pass
     return taken
@@ -77,6 +73,20 @@ def _cut_off(conn: Connection, session_id: str, fact: Fact, taken: Taken, now: f
     ended = turns.end_turn(conn, session_id, TurnEnd.INTERRUPTED, now, until)
     if ended:
         taken.ended.append((fact, TurnEnd.INTERRUPTED, ended))
+
+
+def _take_end(conn: Connection, session_id: str, fact: Fact, taken: Taken, now: float) -> None:
+    end = _turn_end(fact.status)
+    if fact.ids:
+        mended = turns.mend_end(conn, session_id, fact.ids, end, now)
+        taken.ended.append((fact, end, mended))
+        return
+    until = turns.Until(fact.at, fact.spares)
+    ended = turns.end_turn(conn, session_id, end, now, until)
+    taken.ended.append((fact, end, ended))
+    # What was spared runs, and what is written in it is still behind its message.
+    if not turns.open_messages(conn, session_id):
+        taken.depth = HUMAN_DEPTH
 
 
 def _given_back(conn: Connection, session_id: str, facts: Sequence[Fact]) -> dict[str, MessageRow]:

@@ -7,7 +7,9 @@
     reading  notifications and turns -> facts
     past     what has happened before, joined to the news
     nudge    starts what is left in a queue
-    channel  connection, thread, subscription; the requests the door makes
+    link     what one connection knows of the threads
+    terminal which thread the attached terminal talks in
+    channel  subscriptions, news, and the requests the door makes
 
 The protocol is marked experimental by its vendor: everything here was measured with 0.169.0.
 """

@@ -1,8 +1,8 @@
 """The channel of a session whose runtime is a Codex app-server.
 
-It finds the thread that the attached terminal talks in, subscribes to it, reports what happens
-there, and carries the door's requests. It connects again by itself, and then reads again what it
-may have missed: an acknowledgement is never lost with a connection.
+It subscribes to the threads that the attached terminal talks in, reports what happens there, and
+carries the door's requests. It connects again by itself, and then reads again what it may have
+missed: an acknowledgement is never lost with a connection.
 """
 
 from __future__ import annotations
@@ -18,22 +18,15 @@ from iapeer.sessions.channel import Report
 from iapeer.sessions.evidence import Fact
 
 from . import past, requests
-from .frames import (
-    ItemTold,
-    LimitsTold,
-    LoadedPage,
-    StatusTold,
-    Thread,
-    ThreadNamed,
-    ThreadTold,
-    TurnTold,
-)
+from .frames import ItemTold, LimitsTold, StatusTold, ThreadNamed, ThreadTold, TurnTold
 from .line import Line
+from .link import Link
 from .nudge import Nudge
 from .past import Held
 from .reading import RUNNING, Reader, message_id_of
 from .requests import Whereabouts
-from .wire import REQUEST_S, NotSent, Refused, Wire, WireError
+from .terminal import Terminal
+from .wire import REQUEST_S, NotSent, Refused, Wire, WireError, decode
 
 LOOK_S = 0.5
 """Between two looks for a thread that nobody told of."""
@@ -43,12 +36,8 @@ EAGER_S = 0.02
 """The same while it runs: its record is made some 15 to 70 ms after its start (measured)."""
 AGAIN_S = 1.0
 """Between two looks whether a message arrived: nothing is in flight longer than that."""
-THREADS = 8
-"""Conversations of one terminal that are remembered, newest last."""
 REFUSED_S = 5.0
 """A server that has refused a message is not asked again for so long."""
-HELD_MAX = 1_000
-"""Notifications that wait while a thread's past is read."""
 
 
 class ChannelStatus(msgspec.Struct, frozen=True):
@@ -59,22 +48,6 @@ class ChannelStatus(msgspec.Struct, frozen=True):
     subscribed: bool
     busy: bool
     trouble: str
-
-
-class _Link(msgspec.Struct):
-    """What one connection knows."""
-
-    subscribed: str = ""
-    """The terminal's thread, once its past has been read."""
-    heard: set[str] = msgspec.field(default_factory=set)
-    """Threads whose news come, the terminal's earlier ones too."""
-    reading: str = ""
-    """The thread whose past is being read."""
-    loaded: set[str] = msgspec.field(default_factory=set)
-    """Threads that this server has in its memory."""
-    held: dict[str, Held] = msgspec.field(default_factory=dict)
-    turns: dict[str, str] = msgspec.field(default_factory=dict)
-    """Turns that run, by thread."""
 
 
 class AppServerChannel:
@@ -89,13 +62,10 @@ class AppServerChannel:
     ) -> None:
         self._line = Line(endpoint, serve=self._serve, heard=self._heard, lost=self._lost)
         self._report = report
-        self._wanted = native_id
         self._reader = Reader(since)
-        self._link = _Link()
-        self._threads: list[str] = []
+        self._link = Link()
+        self._terminal = Terminal(native_id, self._moved)
         self._read_before: set[str] = set()
-        self._strangers: list[str] = []
-        self._active: dict[str, bool] = {}
         self._refused_until = 0.0
         self._announced = ""
         self._stir = asyncio.Event()
@@ -107,7 +77,7 @@ class AppServerChannel:
     @property
     def native_id(self) -> str:
         """The thread the terminal talks in; resumable only after its first turn."""
-        return self._threads[-1] if self._threads else ""
+        return self._terminal.current
 
     @property
     def connected(self) -> bool:
@@ -123,7 +93,7 @@ class AppServerChannel:
     @property
     def busy(self) -> bool:
         """Whether a turn runs in a conversation of this terminal, as far as was told."""
-        return any(self._active.get(thread) for thread in self._threads)
+        return any(self._link.active.get(thread) for thread in self._terminal.threads)
 
     def status(self) -> ChannelStatus:
         """Return what is known without asking anybody."""
@@ -184,9 +154,9 @@ class AppServerChannel:
         What was told when it was read first was told of a message that nobody waited for.
         """
         wire = self._line.wire
-        for thread in reversed(self._threads):
+        for thread in reversed(self._terminal.threads):
             for turn in await requests.shown_in(wire, thread, message_id):
-                is_over = not self._active.get(thread)
+                is_over = not self._link.active.get(thread)
                 self._tell(self._reader.told_again(turn, message_id, is_over=is_over))
                 return
 
@@ -203,57 +173,47 @@ class AppServerChannel:
         False when nothing does or it can't be told.
         """
         stopped = False
-        for thread in reversed(self._threads):
-            if thread == self.native_id or self._active.get(thread):
+        for thread in reversed(self._terminal.threads):
+            if thread == self.native_id or self._link.active.get(thread):
                 stopped |= await self._interrupt_in(thread)
         return stopped
 
     async def _interrupt_in(self, thread: str) -> bool:
         try:
-            wire = self._line.wire
-            turn = self._link.turns.get(thread) or await requests.running(wire, thread)
-            if not turn:
-                return False
-            await wire.call("turn/interrupt", {"threadId": thread, "turnId": turn}, msgspec.Raw)
+            turn = self._link.turns.get(thread, "")
+            return await requests.interrupt(self._line.wire, thread, turn)
         except WireError:
             return False
-        return True
 
     async def compact(self) -> bool:
         """Shorten the context; False when it is refused or something runs or waits.
 
-        On a busy thread the request would cut the running turn off, and swallow a message whose
-        turn has just begun (measured). That it is done is told by a `compacted` fact.
+        That it is done is told by a `compacted` fact.
         """
-        thread = self.native_id
+        has_turns = self._link.subscribed == self.native_id != ""
+        if not has_turns or self.busy:
+            return False
         try:
-            wire = self._line.wire
-            has_turns = self._link.subscribed == thread != ""
-            if not has_turns or self.busy or await requests.queued(wire, thread):
-                return False
-            found = await wire.call("thread/read", {"threadId": thread}, ThreadTold)
-            if found.thread.status.type == "active":
-                return False
-            await wire.call("thread/compact/start", {"threadId": thread}, msgspec.Raw)
+            return await requests.compact(self._line.wire, self.native_id)
         except WireError:
             return False
-        return True
 
     # --- connection ---------------------------------------------------------------------------
 
     def _lost(self) -> None:
         """Forget what was only true of a connection."""
-        self._link = _Link()
-        self._active.clear()
+        self._link = Link()
 
     async def _serve(self, wire: Wire) -> None:
         """Greet, then follow the terminal from thread to thread. Ends by WireError only."""
         await requests.greet(wire)
         while True:
             self._stir.clear()
-            await self._meet_strangers(wire)
-            if self._link.subscribed != self.native_id or not self.native_id:
-                await self._find_thread(wire)
+            await self._terminal.meet_strangers(wire, self._link)
+            is_new = self._link.subscribed != self.native_id or not self.native_id
+            if is_new or self._vanished():
+                await self._terminal.find(wire, self._link)
+                self._settle_vanished()
             for thread in self._unheard():
                 # One that the terminal has not loaded yet would come up with our settings.
                 if thread in self._link.loaded:
@@ -264,12 +224,30 @@ class AppServerChannel:
         """Return the terminal's thread, if its news don't come, after those left with our work."""
         left = [
             thread
-            for thread in self._threads[:-1]
-            if thread not in self._link.heard
-            and (self._active.get(thread) or self._nudge.owes(thread) or self._reader.runs(thread))
+            for thread in self._terminal.left
+            if thread not in self._link.heard and self._is_at_work(thread)
         ]
         is_new = self._link.subscribed != self.native_id != ""
         return [*left, self.native_id] if is_new else left
+
+    def _is_at_work(self, thread: str) -> bool:
+        """Whether something of ours, or unknown, goes on in a thread that was left."""
+        is_active = self._link.active.get(thread, False)
+        return is_active or self._nudge.owes(thread) or self._reader.runs(thread)
+
+    def _vanished(self) -> list[str]:
+        """Return threads that were left at work and are not in the server's memory any more."""
+        unloaded = (found for found in self._terminal.left if found not in self._link.loaded)
+        return [thread for thread in unloaded if self._reader.runs(thread)]
+
+    def _settle_vanished(self) -> None:
+        """Tell that turns were cut off, of a server that lives: one that ends closes all threads.
+
+        What it then had not answered is the lane's to give back.
+        """
+        if self.native_id in self._link.loaded:
+            for thread in self._vanished():
+                self._tell(self._reader.cut_off(thread))
 
     async def _until_stirred(self, thread: str) -> None:
         wait_s: float | None = None
@@ -277,46 +255,15 @@ class AppServerChannel:
         if thread not in self._link.loaded:
             wait_s = LOOK_S
         elif unheard:
-            wait_s = EAGER_S if any(self._active.get(found) for found in unheard) else AUDIT_S
+            wait_s = EAGER_S if any(self._link.active.get(found) for found in unheard) else AUDIT_S
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(wait_s):
                 await self._stir.wait()
 
-    async def _find_thread(self, wire: Wire) -> None:
-        """Take the newest conversation that a person can see."""
-        loaded = set((await wire.call("thread/loaded/list", {}, LoadedPage)).data)
-        self._link.loaded = loaded
-        if self.native_id not in loaded:
-            if self._wanted in loaded:
-                self._follow(self._wanted)
-            for thread in sorted(loaded)[-THREADS:]:
-                if thread > self.native_id:
-                    await self._meet(wire, thread)
-
-    async def _meet_strangers(self, wire: Wire) -> None:
-        """See whether a person went on in a thread that was not followed so far."""
-        while self._strangers:
-            await self._meet(wire, self._strangers.pop(0))
-
-    async def _meet(self, wire: Wire, thread: str) -> None:
-        with contextlib.suppress(Refused):
-            found = await wire.call("thread/read", {"threadId": thread}, ThreadTold)
-            self._took(found.thread)
-
-    def _took(self, thread: Thread) -> None:
-        if thread.is_main:
-            self._link.loaded.add(thread.id)
-            self._active.setdefault(thread.id, thread.status.type == "active")
-            self._follow(thread.id)
-
-    def _follow(self, thread: str) -> None:
-        """Make a thread the terminal's; the ones before it are still listened to."""
-        if thread != self.native_id:
-            if thread in self._threads:
-                self._threads.remove(thread)
-            self._threads = [*self._threads[1 - THREADS :], thread]
-            self._flush()
-            self._stir.set()
+    def _moved(self) -> None:
+        """The terminal talks in another conversation; those before it are still listened to."""
+        self._let_go()
+        self._stir.set()
 
     async def _subscribe(self, wire: Wire, thread: str) -> None:
         """Ask for a thread's news, and read what has happened in it. Refused until a first turn."""
@@ -324,16 +271,16 @@ class AppServerChannel:
         with contextlib.suppress(Refused):
             await self._read_past(wire, thread)
         self._link.reading = ""
-        self._flush()
+        self._let_go()
 
     async def _read_past(self, wire: Wire, thread: str) -> None:
         link = self._link
         wants = {"threadId": thread, "excludeTurns": True}
         told = await wire.call("thread/resume", wants, ThreadTold)
         # What a notification has told meanwhile is newer.
-        self._active.setdefault(thread, told.thread.status.type == "active")
+        link.active.setdefault(thread, told.thread.status.type == "active")
         held = link.held.setdefault(thread, Held())
-        turns = await past.settled(wire, thread, held, lambda: self._active.get(thread, False))
+        turns = await past.settled(wire, thread, held, lambda: link.active.get(thread, False))
         if turns and turns[-1].status == RUNNING and turns[-1].id not in held.over:
             link.turns[thread] = turns[-1].id
         facts = self._reader.caught_up(thread, turns, first=thread not in self._read_before)
@@ -355,20 +302,20 @@ class AppServerChannel:
     def _heard(self, method: str, params: msgspec.Raw) -> None:
         match method:
             case "item/completed":
-                self._item_completed(_decode(params, ItemTold))
+                self._item_completed(decode(params, ItemTold))
             case "turn/started":
-                self._turn_started(_decode(params, TurnTold))
+                self._turn_started(decode(params, TurnTold))
             case "turn/completed":
-                self._turn_completed(_decode(params, TurnTold))
+                self._turn_completed(decode(params, TurnTold))
             case "thread/status/changed":
-                status = _decode(params, StatusTold)
+                status = decode(params, StatusTold)
                 self._status_changed(status.thread_id, active=status.status.type == "active")
             case "thread/started":
-                self._took(_decode(params, ThreadTold).thread)
+                self._terminal.took(self._link, decode(params, ThreadTold).thread)
             case "thread/closed" | "thread/deleted":
-                self._thread_closed(_decode(params, ThreadNamed).thread_id)
+                self._thread_closed(decode(params, ThreadNamed).thread_id)
             case "account/rateLimits/updated":
-                self._reader.limits(_decode(params, LimitsTold).rate_limits)
+                self._reader.limits(decode(params, LimitsTold).rate_limits)
 
     def _turn_started(self, begun: TurnTold) -> None:
         thread, turn = begun.thread_id, begun.turn
@@ -386,10 +333,11 @@ class AppServerChannel:
 
     def _item_completed(self, told: ItemTold) -> None:
         is_user = told.item.type == "userMessage"
-        if is_user and not message_id_of(told.item.client_id) and told.thread_id in self._threads:
+        is_typed = is_user and not message_id_of(told.item.client_id)
+        if is_typed and told.thread_id in self._terminal.left:
             # A person has gone back to an earlier conversation.
-            self._follow(told.thread_id)
-        held = self._news(told.thread_id, lambda: self._reader.item(told.item))
+            self._terminal.follow(told.thread_id)
+        held = self._news(told.thread_id, lambda: self._reader.item(told.item, told.turn_id))
         if held is not None and is_user:
             held.said.add(told.turn_id)
 
@@ -398,52 +346,37 @@ class AppServerChannel:
 
         What has to wait is kept in what is returned.
         """
-        if not self._waits(thread):
-            self._tell(read())
-            return None
-        if sum(len(held.reads) for held in self._link.held.values()) >= HELD_MAX:
-            raise WireError("too many notifications before a thread's past was read")
-        held = self._link.held.setdefault(thread, Held())
-        held.reads.append(read)
-        return held
+        if self._link.waits(thread, self.native_id):
+            return self._link.hold(thread, read)
+        self._tell(read())
+        return None
 
-    def _waits(self, thread: str) -> bool:
-        """Whether a thread's past is read before its news are told."""
-        link = self._link
-        return thread == link.reading or thread == self.native_id != link.subscribed
-
-    def _flush(self) -> None:
-        """Report what has waited, of threads that need not wait any more."""
-        for thread in [found for found in self._link.held if not self._waits(found)]:
-            held = self._link.held.pop(thread)
-            self._tell([fact for read in held.reads for fact in read()])
+    def _let_go(self) -> None:
+        self._tell(self._link.let_go(self.native_id))
 
     def _status_changed(self, thread: str, *, active: bool) -> None:
-        if thread in self._threads:
-            self._active[thread] = active
-        if active and thread not in (*self._threads, *self._strangers):
-            self._strangers = [*self._strangers[1 - THREADS :], thread]
+        if thread in self._terminal.threads:
+            self._link.active[thread] = active
+        if active:
+            # Also one that a server that was started anew had not loaded before.
+            self._link.loaded.add(thread)
+            self._terminal.stranger(thread)
         if self._nudge.owes(thread) and not active:
             self._nudge.soon()
         self._stir.set()
 
     def _thread_closed(self, thread: str) -> None:
-        self._active.pop(thread, None)
-        self._link.loaded.discard(thread)
-        self._link.heard.discard(thread)
-        self._link.turns.pop(thread, None)
-        if self._link.subscribed == thread:
-            self._link.subscribed = ""
+        self._link.closed(thread)
         self._stir.set()
 
     def _tell(self, facts: list[Fact]) -> None:
         if facts and not self._closed:
             self._report(facts)
 
-    # --- the queue ----------------------------------------------------------------------------
+    # --- where a message is -------------------------------------------------------------------
 
     def _idle(self) -> list[str]:
-        return [thread for thread in self._threads if not self._active.get(thread)]
+        return [thread for thread in self._terminal.threads if not self._link.active.get(thread)]
 
     async def _find(self, is_it: Callable[[str], bool]) -> Whereabouts:
         """Look in every conversation of this terminal, the newest first. Raises WireError.
@@ -454,18 +387,4 @@ class AppServerChannel:
         wire = self._line.wire
         if self.native_id not in self._link.loaded:
             raise NotSent("the terminal's conversation is not loaded")
-        found = Whereabouts.ABSENT
-        for thread in reversed(self._threads):
-            there = await requests.find(wire, thread, is_it)
-            if there in {Whereabouts.SHOWN, Whereabouts.QUEUED}:
-                return there
-            found = there if there == Whereabouts.CUT else found
-        return found
-
-
-def _decode(params: msgspec.Raw, kind: type[Any]) -> Any:
-    """Decode a notification; raises WireError, which ends the connection."""
-    try:
-        return msgspec.json.decode(params, type=kind)
-    except msgspec.DecodeError as error:
-        raise WireError(f"a notification of another shape: {error}") from error
+        return await requests.find_in(wire, reversed(self._terminal.threads), is_it)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Container, Iterable, Sequence
+from typing import TypeVar
 
 import msgspec
 
@@ -16,6 +17,8 @@ from iapeer.core.states import TurnEnd
 from iapeer.sessions.evidence import WORDS_MAX, Fact
 
 from .frames import Item, Limits, Turn, TurnError, Window
+
+_Value = TypeVar("_Value")
 
 KEEP = 512
 """Items and turns remembered so as not to report them twice; a page of turns holds 50."""
@@ -82,9 +85,13 @@ class Reader:
     def __init__(self, since: float = 0.0) -> None:
         self._since = since
         self._items: OrderedDict[str, None] = OrderedDict()
-        self._ended: OrderedDict[str, None] = OrderedDict()
+        self._ended: OrderedDict[str, str] = OrderedDict()
+        """How turns ended, as far as was told."""
         self._started: OrderedDict[str, None] = OrderedDict()
         self._open: dict[str, Turn] = {}
+        """The turn that runs, by thread."""
+        self._said: OrderedDict[str, tuple[str, ...]] = OrderedDict()
+        """Our messages, by turn."""
         self._limits = Limits()
 
     def limits(self, limits: Limits) -> None:
@@ -94,21 +101,25 @@ class Reader:
             secondary=limits.secondary or self._limits.secondary,
         )
 
-    def item(self, item: Item) -> list[Fact]:
-        """Read one completed item."""
-        if item.type == "contextCompaction" and _first(self._items, item.id):
-            return [Fact("compacted", source=f"app-server item {item.id}")]
-        if item.type != "userMessage" or not _first(self._items, item.id):
+    def item(self, item: Item, turn_id: str) -> list[Fact]:
+        """Read one completed item of a turn."""
+        source = f"app-server item {item.id}"
+        if item.type == "contextCompaction" and _first(self._items, item.id, None):
+            return [Fact("compacted", source=source)]
+        if item.type != "userMessage" or not _first(self._items, item.id, None):
             return []
         ours = message_id_of(item.client_id)
-        return [Fact("user", ids=(ours,) if ours else (), source=f"app-server item {item.id}")]
+        if not ours:
+            return [Fact("user", source=source)]
+        if not _first(self._said, turn_id, (ours,)):
+            self._said[turn_id] += (ours,)
+        return [Fact("user", ids=(ours,), source=source)]
 
     def started(self, thread: str, turn: Turn) -> list[Fact]:
         """Read the start of a turn. A thread runs one at a time: an older one was cut off."""
-        if turn.id in self._ended or not _first(self._started, turn.id):
+        if turn.id in self._ended or not _first(self._started, turn.id, None):
             return []
-        cut = self._open.get(thread)
-        facts = self.ended(_with_status(cut, CUT)) if cut is not None else []
+        facts = self.cut_off(thread)
         self._open[thread] = turn
         while len(self._open) > KEEP:
             del self._open[next(iter(self._open))]
@@ -116,23 +127,37 @@ class Reader:
 
     def runs(self, thread: str) -> bool:
         """Whether a turn was told to have begun in a thread, and its end was not."""
-        found = self._open.get(thread)
-        return found is not None and found.id not in self._ended
+        return thread in self._open
+
+    def cut_off(self, thread: str) -> list[Fact]:
+        """Read that nothing runs in a thread any more, whatever was told of its turn."""
+        cut = self._open.get(thread)
+        return self.ended(_with_status(cut, CUT)) if cut is not None else []
 
     def ended(self, turn: Turn) -> list[Fact]:
-        """Read the end of a turn."""
+        """Read the end of a turn; messages of turns that run in other threads are spared.
+
+        A turn that was taken for cut off and is told to have completed is corrected.
+        """
         end = _ENDS.get(turn.status)
-        if end is None or not _first(self._ended, turn.id):
-            return []
         source = f"app-server turn {turn.id}"
+        if end == TurnEnd.DONE and self._ended.get(turn.id) == CUT:
+            self._ended[turn.id] = turn.status
+            ids = self._said.get(turn.id, ())
+            return [Fact("turn_end", ids=ids, status=end, source=source)] if ids else []
+        if end is None or not _first(self._ended, turn.id, turn.status):
+            return []
+        self._open = {thread: runs for thread, runs in self._open.items() if runs.id != turn.id}
+        spares = tuple(i for runs in self._open.values() for i in self._said.get(runs.id, ()))
         if end != TurnEnd.API_ERROR:
-            return [Fact("turn_end", status=end, source=source)]
+            return [Fact("turn_end", status=end, source=source, spares=spares)]
         category = category_of(turn.error)
         return [
             Fact(
                 "turn_end",
                 status=end,
                 source=source,
+                spares=spares,
                 error=category,
                 words=(turn.error.message if turn.error else "")[:WORDS_MAX],
                 reset_at=reset_in(self._limits) if category == "rate_limit" else None,
@@ -152,7 +177,7 @@ class Reader:
         facts = []
         for turn in turns:
             facts += self.started(thread, turn)
-            facts += [fact for item in turn.items for fact in self.item(item)]
+            facts += [fact for item in turn.items for fact in self.item(item, turn.id)]
             facts += self.ended(turn)
         return facts
 
@@ -162,8 +187,8 @@ class Reader:
             if turn.status == RUNNING:
                 facts += self.started(thread, turn)
             else:
-                _first(self._ended, turn.id)
-            said = [fact for item in turn.items for fact in self.item(item)]
+                _first(self._ended, turn.id, turn.status)
+            said = [fact for item in turn.items for fact in self.item(item, turn.id)]
             facts += [] if turn.status == CUT and self._is_past(turn) else said
         ours = [turn for turn in turns if any(message_id_of(i.client_id) for i in turn.items)]
         if not ours or turns[-1].status == RUNNING:
@@ -186,8 +211,7 @@ class Reader:
         source = f"app-server turn {turn.id}"
         facts = [Fact("user", ids=(message_id,), source=source)]
         if is_over and turn.status in _ENDS:
-            _first(self._ended, turn.id)
-            del self._ended[turn.id]
+            self._ended.pop(turn.id, None)
             facts += self.ended(turn)
         return facts
 
@@ -224,11 +248,11 @@ def _with_status(turn: Turn, status: str) -> Turn:
     return msgspec.structs.replace(turn, status=status)
 
 
-def _first(known: OrderedDict[str, None], key: str) -> bool:
-    """Remember a key; False when it was known."""
+def _first(known: OrderedDict[str, _Value], key: str, value: _Value) -> bool:
+    """Remember a key and its value; False when it was known."""
     if key in known:
         return False
-    known[key] = None
+    known[key] = value
     while len(known) > KEEP:
         known.popitem(last=False)
     return True

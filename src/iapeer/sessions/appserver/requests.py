@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from enum import StrEnum
 
 import msgspec
@@ -71,6 +71,29 @@ async def running(wire: Wire, thread: str) -> str:
     return found[-1].id if found and found[-1].status == RUNNING else ""
 
 
+async def interrupt(wire: Wire, thread: str, turn: str = "") -> bool:
+    """Stop a turn, the one that runs if none is named; False when none does."""
+    turn = turn or await running(wire, thread)
+    if turn:
+        await wire.call("turn/interrupt", {"threadId": thread, "turnId": turn}, msgspec.Raw)
+    return bool(turn)
+
+
+async def compact(wire: Wire, thread: str) -> bool:
+    """Shorten a thread's context; False when something runs or waits in it.
+
+    On a busy thread the request would cut the running turn off, and swallow a message whose
+    turn has just begun (measured).
+    """
+    if await queued(wire, thread):
+        return False
+    found = await wire.call("thread/read", {"threadId": thread}, ThreadTold)
+    if found.thread.status.type == "active":
+        return False
+    await wire.call("thread/compact/start", {"threadId": thread}, msgspec.Raw)
+    return True
+
+
 async def queued(wire: Wire, thread: str) -> dict[str, str]:
     """Return our queued messages in order: client id -> the queue's own id."""
     page = await wire.call("thread/queue/list", {"threadId": thread}, QueuePage)
@@ -91,6 +114,17 @@ async def find(wire: Wire, thread: str, is_it: Callable[[str], bool]) -> Whereab
     if any(is_it(client_id) for client_id in await queued(wire, thread)):
         return Whereabouts.QUEUED
     return await _shown(wire, thread, is_it)
+
+
+async def find_in(wire: Wire, threads: Iterable[str], is_it: Callable[[str], bool]) -> Whereabouts:
+    """Look for a client id in some threads, in this order; one that was cut off counts last."""
+    found = Whereabouts.ABSENT
+    for thread in threads:
+        there = await find(wire, thread, is_it)
+        if there in {Whereabouts.SHOWN, Whereabouts.QUEUED}:
+            return there
+        found = there if there == Whereabouts.CUT else found
+    return found
 
 
 async def _shown(wire: Wire, thread: str, is_it: Callable[[str], bool]) -> Whereabouts:

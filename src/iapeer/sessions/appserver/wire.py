@@ -149,6 +149,14 @@ class Wire:
         return None if isinstance(error, ConnectionClosed) else error
 
 
+def decode(params: msgspec.Raw, kind: type[_Reply]) -> _Reply:
+    """Read what a notification tells; raises WireError, which ends the connection."""
+    try:
+        return msgspec.json.decode(params, type=kind)
+    except msgspec.DecodeError as error:
+        raise WireError(f"a notification of another shape: {error}") from error
+
+
 async def connect(path: str, heard: Heard) -> Wire:
     """Open a connection to the socket at `path`; raises WireError when nobody answers there.
 

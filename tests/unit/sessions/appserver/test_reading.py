@@ -44,16 +44,16 @@ def test_only_our_own_client_ids_name_a_message(client_id: str | None, found: st
 
 def test_a_user_message_counts_once_and_one_that_was_typed_names_nobody() -> None:
     reader = Reader()
-    assert plain(reader.item(said(f"{OURS}-1"))) == [("user", (OURS,), "")]
-    assert reader.item(said(f"{OURS}-1")) == []
-    assert plain(reader.item(said(TYPED))) == [("user", (), "")]
-    assert reader.item(Item(type="agentMessage", id="a", client_id=f"{OURS}-1")) == []
+    assert plain(reader.item(said(f"{OURS}-1"), "1")) == [("user", (OURS,), "")]
+    assert reader.item(said(f"{OURS}-1"), "1") == []
+    assert plain(reader.item(said(TYPED), "1")) == [("user", (), "")]
+    assert reader.item(Item(type="agentMessage", id="a", client_id=f"{OURS}-1"), "1") == []
 
 
 def test_a_compaction_is_told_once() -> None:
     reader = Reader()
     item = Item(type="contextCompaction", id="c")
-    assert plain(reader.item(item) + reader.item(item)) == [("compacted", (), "")]
+    assert plain(reader.item(item, "1") + reader.item(item, "1")) == [("compacted", (), "")]
 
 
 @pytest.mark.parametrize(
@@ -115,6 +115,34 @@ def test_turns_of_two_threads_do_not_end_each_other() -> None:
     reader = Reader()
     reader.started("one", turn("1", status="inProgress"))
     assert plain(reader.started("two", turn("2", status="inProgress"))) == [("turn_start", (), "")]
+
+
+def test_the_end_of_a_turn_spares_what_was_said_in_turns_of_other_threads() -> None:
+    reader = Reader()
+    for thread, name, ours in (("one", "1", OURS), ("two", "2", "bcdefghi2345")):
+        reader.started(thread, turn(name, status="inProgress"))
+        reader.item(said(f"{ours}-1"), name)
+    (first,) = reader.ended(turn("1"))
+    assert first.spares == ("bcdefghi2345",)
+    (second,) = reader.ended(turn("2", status="failed"))
+    assert second.spares == ()
+    reader.started("one", turn("3", status="inProgress"))
+    reader.item(said(f"{OURS}-2"), "3")
+    reader.started("two", turn("4", status="inProgress"))
+    cut, _ = reader.started("two", turn("5", status="inProgress"))
+    assert cut.spares == (OURS,)
+
+
+def test_a_turn_that_was_taken_for_cut_off_is_corrected_once_and_by_its_completion_only() -> None:
+    reader = Reader()
+    reader.started(THREAD, turn("1", status="inProgress"))
+    reader.item(said(f"{OURS}-1"), "1")
+    assert plain(reader.cut_off(THREAD)) == [("turn_end", (), TurnEnd.INTERRUPTED)]
+    assert reader.cut_off(THREAD) == []
+    assert reader.ended(turn("1", status="failed")) == []
+    assert plain(reader.ended(turn("1"))) == [("turn_end", (OURS,), TurnEnd.DONE)]
+    assert reader.ended(turn("1")) == []
+    assert reader.ended(turn("1", status="interrupted")) == []
 
 
 def test_a_first_look_tells_every_message_and_only_the_last_end_of_ours() -> None:
@@ -192,7 +220,7 @@ def test_what_was_said_in_a_turn_cut_off_before_our_time_may_be_said_again() -> 
     reader = Reader(since=1_001)
     facts = reader.caught_up(THREAD, turns, first=True)
     assert plain(facts) == [("user", ("bcdefghi2345",), "")]
-    assert plain(reader.item(said(f"{OURS}-2"))) == [("user", (OURS,), "")]
+    assert plain(reader.item(said(f"{OURS}-2"), "3")) == [("user", (OURS,), "")]
     # One without an end counts by its start.
     begun = Turn(id="1", status="interrupted", items=(said(f"{OURS}-1"),), started_at=1_001)
     assert Reader(since=1_002).caught_up(THREAD, [begun], first=True) == []
@@ -229,7 +257,7 @@ def test_whatever_is_missed_in_a_gap_is_told_afterwards_once_and_in_order(
         if step % 3 == 0:
             facts += reader.started(THREAD, found)
         elif step % 3 == 1:
-            facts += reader.item(found.items[0])
+            facts += reader.item(found.items[0], found.id)
         else:
             facts += reader.ended(found)
     facts += reader.caught_up(THREAD, turns, first=False)
