@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Iterable
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from iapeer.routing.lanes.controls import INTERRUPT_GAP_S
 from iapeer.testing.agents import SimulatedModel
 from iapeer.testing.model_server import Call, Hold, Rule, Say, Script
 from tests.integration.routing.house import until
@@ -160,6 +162,53 @@ async def test_a_turn_that_is_cut_off_is_never_told_as_done_whenever_the_key_is_
         await house.ended(held.message_id, "done")
         assert await house.ends(cut.message_id) == ["interrupted"]
         assert cut.message_id not in texts_of(await house.asked(held.message_id))
+
+
+@pytest.mark.requirement("launch:interrupt:given-back")
+async def test_what_our_own_interrupt_brings_back_into_the_composer_is_cleared_and_mail_goes_on(
+    empty_home: Path, agent_path: str, model: SimulatedModel
+) -> None:
+    async with open_claude(empty_home / "x", agent_path, model, "ann") as house:
+        await house.done("ann", "hello")
+        rows = "".join(f"row {n}\n" for n in range(200))
+        # Short, taller than the screen, and so long that the program shows its two ends only.
+        for more in ("", rows, "many words \U0001f469\u200d\U0001f467 \u200b\n" * 800):
+            cut = await house.send("ann", f"SILENT HOLD {house.go}\n{more}")
+            await house.asked(cut.message_id)
+            await _interrupt(house)
+            await house.ended(cut.message_id, "interrupted")
+            assert house.shown("ann") == ""
+            after = await house.send("ann", "after the interrupt")
+            assert after.state != "held"
+            await house.ended(after.message_id, "done")
+            row = await house.row(cut.message_id)
+            assert (row.state, row.attempt, row.dup) == ("seen", 1, False)
+            assert cut.message_id not in texts_of(await house.asked(after.message_id))
+        # After the first word nothing comes back: the next one is not kept waiting.
+        cut = await house.send("ann", f"HOLD {house.go}")
+        await until(lambda: "one word" in house.pane("ann"), "the answer to be drawn")
+        await _interrupt(house)
+        await house.ended(cut.message_id, "interrupted")
+        await house.done("ann", "after the words")
+        # Beside what a person writes there nothing is touched.
+        cut = await house.send("ann", f"SILENT HOLD {house.go}")
+        await house.asked(cut.message_id)
+        house.type("ann", "of a person", runtime=CLAUDE)
+        await until(lambda: house.shown("ann") == "of a person", "the draft to be drawn")
+        said = house.pane("ann").count("Interrupted")
+        await _interrupt(house)
+        await until(lambda: house.pane("ann").count("Interrupted") > said, "the key to be read")
+        held = await house.send("ann", "behind the draft")
+        assert (held.state, held.reason) == ("held", "composer")
+        assert "of a person" in house.pane("ann")
+        house.type("ann", "", "C-c", runtime=CLAUDE)
+        await house.ended(held.message_id, "done")
+
+
+async def _interrupt(house: ClaudeHouse) -> None:
+    """Interrupt as the command does, when the newest one is so long ago that its key is pressed."""
+    await asyncio.sleep(INTERRUPT_GAP_S)
+    assert await house.fleet.interrupt("ann", None) == "claude-ann"
 
 
 async def _written(house: ClaudeHouse, message_id: str) -> None:

@@ -135,8 +135,9 @@ def _check_screen(screen: Screen) -> None:
         _need(
             bool(glyph.strip()) and glyph.isprintable(), where, "no visible character", "e.g. '>'"
         )
-    for index, pattern in enumerate(screen.paste_patterns):
-        _need(bool(pattern.strip()), f"screen.paste_patterns[{index}]", "is empty", "plain text")
+    for key in ("paste_patterns", "shortened"):
+        for index, pattern in enumerate(getattr(screen, key)):
+            _need(bool(pattern.strip()), f"screen.{key}[{index}]", "is empty", "plain text")
     for index, sgr in enumerate(screen.ghost_sgr):
         where = f"screen.ghost_sgr[{index}]"
         _need(

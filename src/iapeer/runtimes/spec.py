@@ -107,6 +107,9 @@ class Screen(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """SGR parameters of suggestion text that nobody typed (default: faint)."""
     paste_patterns: tuple[str, ...] = ()
     """Plain strings that stand for a folded paste in the composer, e.g. `[Pasted text`."""
+    shortened: tuple[str, ...] = ()
+    """Plain strings that begin what stands, up to a `]`, for the middle of a long text that the
+    program gives back, e.g. `[...Truncated text`."""
     ready: tuple[str, ...] = ()
     """Expressions that must ALL be found before the first message."""
     not_ready: tuple[str, ...] = ()
@@ -179,7 +182,8 @@ class Submit(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     mentions: bool = False
     """The program attaches the file that an `@path` names; such mentions are made plain text."""
     empty_key: str = ""
-    """Key that empties the composer reliably; empty (default): none does."""
+    """Key that empties the composer reliably. With it, a message that the program gives back when
+    iapeer interrupts its turn is cleared. Empty (default): it is left there."""
 
 
 class Control(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -91,6 +91,7 @@ def marks_of(spec: RuntimeSpec, *, isolated: bool = False) -> Marks:
         prompt_glyphs=screen.prompt_glyphs,
         ghost_sgr=screen.ghost_sgr,
         paste_patterns=screen.paste_patterns,
+        shortened=screen.shortened,
         ready=screen.ready,
         not_ready=screen.not_ready,
         busy=screen.busy,

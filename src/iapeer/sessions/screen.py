@@ -39,7 +39,8 @@ class Marks(msgspec.Struct, frozen=True, kw_only=True):
 
     Regexes are searched in the plain text, `^` and `$` match at rows. `prompt_glyphs` begin the
     composer's row. `ghost_sgr` lists renderings of suggestions: text in one of them is no draft
-    (`2` = faint, `38;5;246`). `paste_patterns` are plain strings that stand for a folded paste.
+    (`2` = faint, `38;5;246`). `paste_patterns` are plain strings that stand for a folded paste;
+    `shortened` begin what stands for the middle of a long text, up to a `]`.
     `ready`: all must match, and none of `not_ready`. `busy`: one is enough. The first matching
     dialog counts.
     """
@@ -47,6 +48,7 @@ class Marks(msgspec.Struct, frozen=True, kw_only=True):
     prompt_glyphs: tuple[str, ...] = ()
     ghost_sgr: tuple[str, ...] = ()
     paste_patterns: tuple[str, ...] = ()
+    shortened: tuple[str, ...] = ()
     ready: tuple[str, ...] = ()
     not_ready: tuple[str, ...] = ()
     busy: tuple[str, ...] = ()
@@ -75,7 +77,7 @@ class Screen(msgspec.Struct, frozen=True, kw_only=True):
     tail: str
 
 
-class _Part(NamedTuple):
+class Part(NamedTuple):
     """Where in a row something stands."""
 
     start: int
@@ -109,7 +111,7 @@ def _read_composer(capture: Capture, marks: Marks) -> Composer:
     rows = capture.texts
     begins = (*_FRAME, *marks.prompt_glyphs)
     near = [n for n, row in enumerate(rows) if row.lstrip().startswith(begins)]
-    found = [(n, _after_glyph(rows[n], marks.prompt_glyphs)) for n in near]
+    found = [(n, after_glyph(rows[n], marks.prompt_glyphs)) for n in near]
     prompts = {n: after for n, after in found if after is not None}
     if not prompts:
         return Composer("none")
@@ -127,49 +129,50 @@ def _first_of_block(rows: Sequence[str], prompts: Sequence[int]) -> int:
     Where rules stand around that one it is the first between them: the others are lines of a draft.
     """
     last = prompts[-1]
-    above = next((n for n in range(last - 1, -1, -1) if _is_rule(rows[n])), None)
-    if above is None or not any(_is_rule(row) for row in rows[last + 1 :]):
+    above = next((n for n in range(last - 1, -1, -1) if is_rule(rows[n])), None)
+    if above is None or not any(is_rule(row) for row in rows[last + 1 :]):
         return last
     return next(n for n in prompts if n > above)
 
 
-def _after_glyph(row: str, glyphs: Sequence[str]) -> _Part | None:
-    """Return what follows the prompt glyph, None if the row does not begin with one."""
+def after_glyph(row: str, glyphs: Sequence[str]) -> Part | None:
+    """Return where in a row stands what follows the glyph; None if it does not begin with one."""
     part = _unframed(row)
     inside = row[part.start : part.end]
     text = inside.lstrip()
     glyph = next((glyph for glyph in glyphs if text.startswith(glyph)), None)
     if glyph is None:
         return None
-    return _Part(part.start + len(inside) - len(text) + len(glyph), part.end)
+    return Part(part.start + len(inside) - len(text) + len(glyph), part.end)
 
 
-def _continuation(below: Sequence[str]) -> Sequence[_Part]:
+def _continuation(below: Sequence[str]) -> Sequence[Part]:
     """Return the further rows of the composer.
 
     Where a horizontal rule closes it they go down to that, blank ones too; else to the first
     blank row.
     """
     for position, row in enumerate(below):
-        if _is_rule(row):
+        if is_rule(row):
             return [_unframed(row) for row in below[:position]]
     blank = next((n for n, row in enumerate(below) if not row.strip()), len(below))
-    return [_Part(0, len(row)) for row in below[:blank]]
+    return [Part(0, len(row)) for row in below[:blank]]
 
 
-def _is_rule(row: str) -> bool:
+def is_rule(row: str) -> bool:
+    """Whether a row is a horizontal line, with or without a label in it."""
     start = row.lstrip()[:3]  # a label may stand further right in the rule
     return len(start) == 3 and _RULE_CHARS.issuperset(start)
 
 
-def _unframed(row: str) -> _Part:
+def _unframed(row: str) -> Part:
     """Return the row without the sides of a box drawn around it."""
     text = row.rstrip()
     start = len(text) - len(text.lstrip())
     if not text.startswith(_FRAME, start):
-        return _Part(0, len(row))
+        return Part(0, len(row))
     end = len(text) - 1 if len(text) > start + 1 and text.endswith(_FRAME) else len(text)
-    return _Part(start + 1, end)
+    return Part(start + 1, end)
 
 
 def _judge(rows: Sequence[Sequence[Run]], marks: Marks) -> Composer:

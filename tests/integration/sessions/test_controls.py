@@ -7,6 +7,8 @@ import asyncio
 import pytest
 
 from iapeer.core.errors import ControlRefused
+from iapeer.routing.lanes.givenback import GivenBack
+from iapeer.sessions.tmux.server import INTERRUPTED
 from tests.integration.routing.house import WAIT_S, House, open_house, until
 
 pytestmark = [pytest.mark.anyio, pytest.mark.real_tmux]
@@ -143,3 +145,131 @@ async def test_who_never_slept_has_nothing_to_compact() -> None:
         with pytest.raises(ControlRefused) as caught:
             await house.fleet.compact("ann", None)
         assert caught.value.code == "nothing_to_compact"
+
+
+async def _given_back(house: House, *more: str) -> str:
+    """Interrupt a turn that has said nothing yet; returns its message's id."""
+    cut = await house.send("ann", "\n".join([f"HOLD {house.go}", *more]))
+    await house.wait(cut.message_id, "seen")
+    await house.fleet.interrupt("ann", None)
+    return cut.message_id
+
+
+async def _ends(house: House, message_id: str) -> list[str]:
+    return [turn.end for turn in (await house.router.trace(message_id)).turns]
+
+
+async def _ended(house: House, message_id: str) -> None:
+    async def look() -> bool:
+        return await _ends(house, message_id) == ["interrupted"]
+
+    await until(look, "the turn to be told as interrupted")
+
+
+def _lifecycle(house: House) -> str:
+    return house.paths.lifecycle_log.read_text(encoding="utf-8")
+
+
+@pytest.mark.requirement("launch:interrupt:given-back")
+async def test_a_prompt_that_our_interrupt_gives_back_is_cleared_and_the_next_message_comes() -> (
+    None
+):
+    async with open_house("ann", misbehave="gives_back") as house:
+        cut = await _given_back(house, "NOTHING")
+        following = await house.send("ann", "NOTHING\nnext")
+        assert following.state != "held"
+        await house.wait(following.message_id, "seen")
+        await _ended(house, cut)
+        assert house.composer("ann") == ""
+        assert (await house.row(cut)).state == "seen"
+        assert _lifecycle(house).count("ev=given-back") == 1
+        assert house.bodies("ann")[1:] == ["NOTHING\nnext"]
+
+
+@pytest.mark.requirement("launch:interrupt:given-back")
+async def test_what_a_persons_own_key_gives_back_is_left_to_the_person() -> None:
+    async with open_house("ann", misbehave="gives_back") as house:
+        cut = await house.send("ann", f"HOLD {house.go}")
+        await house.wait(cut.message_id, "seen")
+        house.type("ann", "", "Escape")
+        await until(lambda: house.composer("ann").startswith("<iap "), "the words to be drawn")
+        held = await house.send("ann", "NOTHING\nnext")
+        assert (held.state, held.reason) == ("held", "composer")
+        # A daemon that comes later does not take it for its own.
+        await house.close()
+        await house.start()
+        await until(lambda: house.lane("ann").session is not None, "the session to be adopted")
+        later = await house.send("ann", "NOTHING\nlater")
+        await house.wait(later.message_id, "composer")
+        assert house.composer("ann").startswith("<iap ")
+        house.type("ann", "", "C-u")
+        await house.wait(held.message_id, "seen")
+
+
+@pytest.mark.requirement("launch:interrupt:given-back")
+async def test_words_that_were_changed_before_the_look_are_a_persons(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with open_house("ann", misbehave="gives_back") as house:
+        cut = await house.send("ann", f"HOLD {house.go}")
+        await house.wait(cut.message_id, "seen")
+        keys = house.session("ann").tmux.keys
+        typed = "mine"
+
+        async def and_a_person(*names: str) -> bool:
+            done = await keys(*names)
+            await until(lambda: house.composer("ann").startswith("<iap "), "the words")
+            house.type("ann", typed)
+            await until(lambda: typed in _screen(house), "the person's words")
+            return done
+
+        monkeypatch.setattr(house.session("ann").tmux, "keys", and_a_person)
+        await house.fleet.interrupt("ann", None)
+        held = await house.send("ann", "NOTHING\nnext")
+        await house.wait(held.message_id, "composer")
+        assert typed in _screen(house)
+        assert "ev=given-back" not in _lifecycle(house)
+        house.type("ann", "", "C-u")
+        await house.wait(held.message_id, "seen")
+
+
+def _screen(house: House) -> str:
+    return house.tmux("ann", "capture-pane", "-p", "-t", "=demo-ann:")
+
+
+@pytest.mark.requirement("launch:interrupt:given-back")
+async def test_a_draft_from_before_the_interrupt_is_not_touched() -> None:
+    async with open_house("ann", misbehave="gives_back") as house:
+        cut = await house.send("ann", f"HOLD {house.go}")
+        await house.wait(cut.message_id, "seen")
+        house.type("ann", "half a thought")
+        await house.drawn("ann", "half a thought")
+        await house.fleet.interrupt("ann", None)
+        held = await house.send("ann", "NOTHING\nnext")
+        assert (held.state, held.reason) == ("held", "composer")
+        assert house.composer("ann") == "half a thought"
+
+
+@pytest.mark.requirement("launch:interrupt:given-back")
+async def test_a_daemon_that_ends_right_after_the_key_leaves_the_clearing_to_the_next_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with open_house("ann", misbehave="gives_back") as house:
+        cut = (await house.send("ann", f"HOLD {house.go}")).message_id
+        await house.wait(cut, "seen")
+        with monkeypatch.context() as patch:
+
+            async def not_yet(*_: object) -> float:
+                return WAIT_S
+
+            patch.setattr(GivenBack, "go_on", not_yet)
+            await house.fleet.interrupt("ann", None)
+            await until(lambda: house.composer("ann").startswith("<iap "), "the words")
+            await house.close()
+        await house.start()
+        await _ended(house, cut)
+        assert house.composer("ann") == ""
+        following = await house.send("ann", "NOTHING\nnext")
+        await house.wait(following.message_id, "seen")
+        # The note is away: what a person brings back from now on is the person's.
+        assert not await house.session("ann").tmux.option(INTERRUPTED)

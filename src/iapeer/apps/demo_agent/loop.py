@@ -161,7 +161,7 @@ class Loop:
         elif name == "c-u":
             self._composer.clear()
         elif name == "escape":
-            self._work.interrupt()
+            self._escape()
         elif name == "c-c":
             self._control_c()
         elif name == "c-d" and not self._composer:
@@ -173,6 +173,11 @@ class Loop:
         text = self._composer.text()
         if text.strip() and self._work.submit(text):
             self._composer.clear()
+
+    def _escape(self) -> None:
+        given_back = self._work.interrupt()
+        if given_back and not self._composer:
+            self._composer.insert(given_back)
 
     def _swallowed(self) -> bool:
         if not self._options.misbehave["swallow_enter"]:

@@ -22,6 +22,7 @@ MISBEHAVIOURS = frozenset(
         "no_transcript",
         "nothing_to_compact",
         "never_compacts",
+        "gives_back",
     }
 )
 

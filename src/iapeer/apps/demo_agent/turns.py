@@ -49,6 +49,7 @@ class Work:
         self._brain = Brain()
         self._text = ""
         self._actions: list[Action] = []
+        self._spoke = False
         self._waiting = ""
         self._held_by = ""
         self._sent: Action | None = None
@@ -74,15 +75,23 @@ class Work:
         self._pump()
         return True
 
-    def interrupt(self) -> None:
-        """Stop the turn; what is queued comes next."""
+    def interrupt(self) -> str:
+        """Stop the turn; what is queued comes next.
+
+        Returns the text of a turn in which nothing was said yet, when told to give it back: then
+        nothing is written of it, as a real agent CLI does. Else nothing.
+        """
         if not self.busy:
-            return
+            return ""
+        if "gives_back" in self._options.misbehave and not (self._spoke or self.queue):
+            self._rest()
+            return self._text
         if self._waiting == "send" and self._sender is not None:
             self._sender.cancel()
         self._say("\u23bf  Interrupted \u00b7 What should I do instead?")
         self._end("interrupted")
         self._pump()
+        return ""
 
     def poll(self, now: float) -> None:
         """Take what ended meanwhile, and go on."""
@@ -129,7 +138,7 @@ class Work:
         self._say(f"> {_brief(text)}")
         self._number += 1
         self.started = time.monotonic()
-        self._text = text
+        self._text, self._spoke = text, False
         if "crash_on_message" in self._options.misbehave:
             os._exit(CRASH_STATUS)
         if self._options.hook:
@@ -180,6 +189,7 @@ class Work:
         self._actions = self._brain.think(read_inbound(self._text))
 
     def _perform(self, action: Action) -> None:
+        self._spoke = self._spoke or action.kind in ("say", "send")
         if action.kind == "say":
             self._transcript.write("assistant", text=action.text)
             self._say(f"\u25cf {action.text}")
@@ -236,11 +246,14 @@ class Work:
         self._transcript.write("turn", op="end", status=status)
         if seconds >= 1:
             self._say(f"\u273b Worked for {seconds:.0f}s")
+        self._rest()
+        if "lose_queue" in self._options.misbehave:
+            self.queue.clear()
+
+    def _rest(self) -> None:
         self.started = -1.0
         self._waiting, self.deadline = "", None
         self._actions, self._sent = [], None
-        if "lose_queue" in self._options.misbehave:
-            self.queue.clear()
 
 
 def _brief(text: str) -> str:

@@ -132,6 +132,8 @@ class Arriving:
             await self.go_live(session, row, seed_alone=seeding)
             lane.former.newest = None
             lane.wakers.woke()
+            with contextlib.suppress(TmuxError):
+                await lane.given_back.resume(session)
         lane.box.work = True
 
     async def _was_seeding(self, session: TmuxSession) -> bool:

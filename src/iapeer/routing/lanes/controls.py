@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -53,9 +54,12 @@ class Controls:
         """Whether a compaction was asked for and has not ended."""
         return self._running is not None
 
-    async def interrupt(self, session: Session | None) -> str:
+    async def interrupt(
+        self, session: Session | None, before: Callable[[TmuxSession], Awaitable[None]]
+    ) -> str:
         """Stop the running turn as a person would; returns what to say.
 
+        `before` is called when a key is about to be pressed.
         Raises ControlRefused when nothing runs or the runtime has no such control, TmuxError.
         """
         live = self._live(session, "interrupt")
@@ -67,6 +71,7 @@ class Controls:
         now = self._s.clock.monotonic()
         if self._interrupted_at is not None and now - self._interrupted_at < INTERRUPT_GAP_S:
             return "interrupted"
+        await before(live)
         self._interrupted_at = now
         await live.tmux.keys(key)
         return "interrupted"

@@ -68,6 +68,20 @@ class Journal:
 
         return await self._s.ledger.read(look)
 
+    async def in_turn(self, session_id: str) -> list[MessageRow]:
+        """Return what a session's running turn has read, or has just been given.
+
+        Empty while something is on its way to it: nobody knows what will be read with it.
+        """
+
+        def find(conn: Connection) -> list[MessageRow]:
+            given = queries.outstanding(conn, session_id)
+            if any(row.state == MessageState.IN_FLIGHT for row in given):
+                return []
+            return turns.open_messages(conn, session_id) or given
+
+        return await self._s.ledger.read(find)
+
     async def waiting(self) -> list[MessageRow]:
         """Return what waits, the oldest first, at most a hundred."""
         return await self._s.ledger.read(

@@ -30,6 +30,7 @@ from .boot import Boot
 from .controls import Controls
 from .delivery import Deliverer
 from .former import Former
+from .givenback import GivenBack
 from .journal import Journal
 from .leaving import Leaving
 from .letters import (
@@ -83,6 +84,7 @@ class Lane:
         self.rest = Rest(self.journal, self.waking, self.deliverer)
         self.arriving = Arriving(self)
         self.leaving = Leaving(self)
+        self.given_back = GivenBack(self)
         self._orders = Orders(self)
         self.stopped = False
         self.broken = False
@@ -278,6 +280,10 @@ class Lane:
             again_s = await self.controls.go_on(session)
             if again_s is not None:
                 await self.journal.hold(HoldReason.BUSY)
+                return again_s
+        if isinstance(session, TmuxSession):
+            again_s = await self.given_back.go_on(session)
+            if again_s is not None:
                 return again_s
         return await self.deliverer.step(session)
 

@@ -167,5 +167,6 @@ class Leaving:
         # Whoever told of the end, and in whatever way: what waits is looked at now.
         lane.box.work = True
         lane.controls.over(cause)
+        lane.given_back.over()
         self._s.log("end", **lane.names(), session=session.id, cause=cause)
         return end

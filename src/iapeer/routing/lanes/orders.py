@@ -66,7 +66,8 @@ class Orders:
                 await lane.leaving.end("removed")
                 _answer(done, "ended")
             case Verb.INTERRUPT:
-                _answer(done, await lane.controls.interrupt(lane.session))
+                before = lane.given_back.before_key
+                _answer(done, await lane.controls.interrupt(lane.session, before))
             case Verb.COMPACT:
                 await self._compact(done)
 

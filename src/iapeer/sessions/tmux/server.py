@@ -33,6 +33,7 @@ from iapeer.sessions.tmux.spawn import Birth, Order, holder, spawn
 __all__ = [
     "DEFAULT_SIZE",
     "ENTERED",
+    "INTERRUPTED",
     "PASTED",
     "Birth",
     "Client",
@@ -49,6 +50,9 @@ PASTED = "@iap_pasted"
 
 ENTERED = "@iap_entered"
 """User option that holds the marker of the last submit this server made."""
+
+INTERRUPTED = "@iap_interrupted"
+"""User option that holds the marker of the attempt whose turn we are interrupting, else empty."""
 
 KEY_GAP_S = 0.15
 """Least time between two keys: a dialog that got both at once took its default (measured)."""
