@@ -11,7 +11,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from iapeer.routing.lanes.journal import envelope_of
+from iapeer.routing.lanes.envelopes import envelope_of
 from iapeer.sessions.doors.text import agent_text
 from iapeer.storage.ledger import turns
 from iapeer.storage.ledger.rows import MessageRow

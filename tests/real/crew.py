@@ -15,7 +15,7 @@ from typing import Any
 
 import psutil
 
-from iapeer.routing.lanes.journal import envelope_of
+from iapeer.routing.lanes.envelopes import envelope_of
 from iapeer.sessions.doors.text import agent_text
 from iapeer.storage.ledger import queries
 from iapeer.storage.ledger import sessions as rows

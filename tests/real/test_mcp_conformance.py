@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 import pytest
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from iapeer.daemon import app
 from iapeer.daemon.services import Services
@@ -50,7 +50,14 @@ class SdkEndpoint:
         self.manager = sdk_manager(settings_for(root), services)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await self.manager.handle_request(scope, receive, send)
+        # The gate has read the body; the SDK wants to read it by itself.
+        whole = {"type": "http.request", "body": scope["state"]["body"], "more_body": False}
+        kept: list[Message] = [whole]
+
+        async def again() -> Message:
+            return kept.pop() if kept else await receive()
+
+        await self.manager.handle_request(scope, again, send)
 
 
 async def ours(suite: McpSuite, home: Path, root: Path) -> Rows:

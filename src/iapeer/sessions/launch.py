@@ -32,12 +32,9 @@ from .handoff import stub_argv, write_handoff
 from .model import LaunchRequest, TmuxSession, marks_of
 from .onlookers import Onlookers
 from .plan import Plan, Surroundings, config_home, is_isolated, make_plan
-from .process import is_alive, start_time, terminate, wait_gone
+from .process import end_program, is_alive, start_time
 from .ready import AUX, until_ready
 from .tmux.server import TmuxServer
-
-HUP_GRACE_S = 2.5
-"""For a program that the end of its terminal does not end (measured: Claude takes 0.1 s)."""
 
 _Started = TypeVar("_Started")
 
@@ -208,7 +205,7 @@ class Launcher:
         scene = await self._ends.look(remains_of(session))
         await session.tmux.kill()
         for program in session.processes[1:]:
-            await _end_program(*program)
+            await end_program(*program)
         _remove_endpoint(session.endpoint)
         self._unarmed.discard(session.id)
         fault("leave.killed")
@@ -228,7 +225,7 @@ class Launcher:
         await server.kill()
         for program in (_pair(row.pane_pid, row.pane_start), aux):
             if program is not None:
-                await _end_program(*program)
+                await end_program(*program)
         _remove_endpoint(row.endpoint)
         await self._ends.write(row.id, cause, scene)
 
@@ -340,7 +337,7 @@ class Launcher:
         await server.kill()
         for program in (pane, aux):
             if program is not None:
-                await _end_program(*program)
+                await end_program(*program)
         _remove_endpoint(plan.endpoint)
         await self._ends.write(plan.session_id, f"boot:{cause}", scene)
 
@@ -401,9 +398,3 @@ def _remove_endpoint(endpoint: str) -> None:
     """Unlink the socket of a runtime's own server that has ended."""
     if endpoint.startswith("/"):
         Path(endpoint).unlink(missing_ok=True)
-
-
-async def _end_program(pid: int, start: int) -> None:
-    """Wait for the program to follow its terminal; end one that does not."""
-    if not await wait_gone(pid, start, HUP_GRACE_S):
-        await terminate(pid, start, HUP_GRACE_S)

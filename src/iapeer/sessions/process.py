@@ -12,6 +12,9 @@ from typing import Protocol
 
 from iapeer.core.errors import IapeerError
 
+HUP_GRACE_S = 2.5
+"""For a program that the end of its terminal does not end (measured: Claude takes 0.1 s)."""
+
 _KILL_WAIT_S = 5.0
 _GONE_STATES = frozenset("ZXx")
 
@@ -203,3 +206,9 @@ def _stat_portable(pid: int) -> tuple[str, int] | None:
         return None
     except psutil.Error as error:
         raise IapeerError(f"can't read process {pid}: {error}", code="process") from error
+
+
+async def end_program(pid: int, start: int) -> None:
+    """Wait for a program to follow its terminal; end one that does not."""
+    if not await wait_gone(pid, start, HUP_GRACE_S):
+        await terminate(pid, start, HUP_GRACE_S)

@@ -17,7 +17,8 @@ from iapeer.storage.ledger.rows import MessageRow
 
 from .apipause import ApiPause, Left
 from .conversation import Conversation
-from .journal import Journal, envelope_of
+from .envelopes import envelope_of
+from .journal import Journal
 from .letters import Observed, Session
 from .order import TurnOrder
 from .proofs import HUMAN_DEPTH, Taken

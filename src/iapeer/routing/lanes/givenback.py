@@ -23,7 +23,7 @@ from iapeer.sessions.tmux.server import INTERRUPTED
 from iapeer.storage.faults import fault
 
 from .delivery import marker_of
-from .journal import envelope_of
+from .envelopes import envelope_of
 from .letters import Observed
 
 if TYPE_CHECKING:

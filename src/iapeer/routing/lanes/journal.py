@@ -9,9 +9,8 @@ from collections.abc import Sequence
 from sqlite3 import Connection
 from typing import TYPE_CHECKING
 
-from iapeer.core.envelope import Envelope
 from iapeer.core.errors import RuntimeUnknown
-from iapeer.core.identity import CORE_ADDRESS, Identity, parse_identity, read_intelligence
+from iapeer.core.identity import CORE_ADDRESS, Identity
 from iapeer.core.states import Event, HoldReason, MessageState, TurnEnd
 from iapeer.routing.ownmarks import is_armed
 from iapeer.sessions.evidence import Fact
@@ -387,21 +386,3 @@ class Journal:
         """End a stream's row."""
         now = self._s.clock.now()
         await self._s.ledger.write(lambda c: rows.end_session(c, session_id, cause, now))
-
-
-def envelope_of(row: MessageRow) -> Envelope:
-    """Return a stored message as the reader gets it, marked if it may be the second time."""
-    sender = parse_identity(row.sender)
-    if sender is None:
-        raise ValueError(f"message {row.id} has no valid sender: {row.sender!r}")
-    return Envelope(
-        from_personality=sender.personality,
-        from_runtime=sender.runtime,
-        from_intelligence=read_intelligence(row.intelligence),
-        body=row.body,
-        attachments=row.attachments,
-        topic=row.topic,
-        ts=row.accepted_ts,
-        id=row.id,
-        dup="maybe" if row.dup else None,
-    )

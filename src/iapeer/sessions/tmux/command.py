@@ -133,3 +133,16 @@ def _checked(pattern: re.Pattern[str], value: str, what: str) -> str:
 
 def _escape_separator(argument: str) -> str:
     return f"{argument[:-1]}\\;" if argument.endswith(";") else argument
+
+
+def attach_argv(
+    socket: Path, session: str, *, binary: str = "tmux", read_only: bool = False
+) -> list[str]:
+    """Return the command line a person attaches with; `TMUX` must not be in its environment.
+
+    It never starts a server and never reads the person's own configuration.
+    """
+    argv = [binary, "-N", "-S", str(socket), "attach-session"]
+    if read_only:
+        argv.append("-r")
+    return [*argv, "-t", f"={check_session(session)}"]

@@ -1,27 +1,27 @@
 """One private tmux server per identity: start, look, paste, press keys, kill.
 
-The `tmux_*` modules beside this one are its parts; others import from here only.
+The modules beside this one are its parts; others import from here only.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import secrets
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from iapeer.core.errors import SessionGone, TmuxError
 from iapeer.sessions import process, spool
+from iapeer.sessions.tmux.acts import ENTERED, INTERRUPTED, PASTED, Act, act_commands, was_done
 from iapeer.sessions.tmux.clients import Client, Hear, clients_commands, read_clients
 from iapeer.sessions.tmux.command import (
     Command,
+    attach_argv,
     check_key,
     check_marker,
     check_option,
     check_session,
     check_socket,
-    line,
     pane,
 )
 from iapeer.sessions.tmux.config import DEFAULT_SIZE, config_text, shell_word
@@ -45,21 +45,11 @@ __all__ = [
     "tmux_version",
 ]
 
-PASTED = "@iap_pasted"
-"""User option that holds the marker of the last paste this server made."""
-
-ENTERED = "@iap_entered"
-"""User option that holds the marker of the last submit this server made."""
-
-INTERRUPTED = "@iap_interrupted"
-"""User option that holds the marker of the attempt whose turn we are interrupting, else empty."""
-
 KEY_GAP_S = 0.15
 """Least time between two keys: a dialog that got both at once took its default (measured)."""
 
 HISTORY_MAX_LINES = 5000
 KILL_WAIT_S = 3.0
-_ACT = "@iap_act"
 _LISTENER_LOOKS = 50
 _LISTENER_GAP_S = 0.02
 """A child that the server had just forked holds its listener until it becomes another program."""
@@ -377,33 +367,9 @@ class TmuxServer:
         before: Sequence[Command] = (),
         instead: Sequence[Command] = (),
     ) -> bool:
-        """Run `commands` in one step of the server; False when the pane is dead.
-
-        `before` runs in any case, and the step only if it succeeds. `instead` is run in place of
-        `commands` where the pane is dead, or where they were run already.
-
-        `paste-buffer` into a dead pane crashes tmux 3.3a, so the guard is inside the server,
-        where nothing can happen in between. An act is noted by its own random word in the same
-        step: when the control client breaks and exec repeats the request, it runs once.
-        """
-        target = pane(self._session)
-        word = secrets.token_hex(8)
-        is_done = f"#{{==:#{{{_ACT}}},{word}}}"
-        step = line(
-            [
-                ["copy-mode", "-q", "-t", target],
-                ["set-option", "-t", target, _ACT, word],
-                *commands,
-                ["display-message", "-p", "done"],
-            ]
-        )
-        told = ["display-message", "-p", "-t", target, f"#{{?{is_done},done,dead}}"]
-        condition = f"#{{||:#{{pane_dead}},{is_done}}}"
-        choice = ["if-shell", "-F", "-t", target, condition, line([told, *instead]), step]
-        answer = await self._request([*before, choice])
-        if answer not in (["done"], ["dead"]):
-            raise TmuxError(f"tmux gave an answer that makes no sense: {answer!r}"[:300])
-        return answer == ["done"]
+        """Carry out an act (`acts.py`); False when the pane is dead."""
+        wanted = act_commands(self._session, Act(commands, before, instead))
+        return was_done(await self._request(wanted))
 
     async def _read_facts(self) -> PaneFacts:
         lines = await self._request(facts_commands(self._session))
@@ -436,16 +402,3 @@ class TmuxServer:
         if self._link is None:
             raise SessionGone(f"no session started or adopted on {self.socket}")
         return await self._link.request(commands)
-
-
-def attach_argv(
-    socket: Path, session: str, *, binary: str = "tmux", read_only: bool = False
-) -> list[str]:
-    """Return the command line a person attaches with; `TMUX` must not be in its environment.
-
-    It never starts a server and never reads the person's own configuration.
-    """
-    argv = [binary, "-N", "-S", str(socket), "attach-session"]
-    if read_only:
-        argv.append("-r")
-    return [*argv, "-t", f"={check_session(session)}"]
