@@ -93,40 +93,57 @@ def accepts_per_s(size: Size) -> list[Figure]:
 
 
 def mcp_call(size: Size) -> list[Figure]:
-    """`tools/call` on a kept connection against the SDK's echo tool, served by the same server."""
-    with house(peers=1) as daemon, echo_server() as port:
+    """`tools/call` on a kept connection against the SDK's echo tool, by either parser of HTTP."""
+    figures = []
+    with house(peers=1) as daemon:
         wake(daemon, ["p0"])
-        token = {"X-IAPeer-Token": token_of(daemon, "p0"), **_host(daemon.port)}
-        with Connection(port) as bare, Connection(daemon.port) as connection:
-            limit, ours = by_turns(
-                lambda: bare.time(_call("echo", {"message": BODY}, _host(port))),
-                lambda: connection.time(
-                    _call(
-                        "send_to_peer",
-                        {"personality": BOX, "message": f"{BODY}{next(_NUMBERS)}"},
-                        token,
-                    )
-                ),
-                size.times(200),
+        for parser, limit_what, budget in (
+            ("h11", "the SDK's bare echo tool", Budget(ratio=1.5, gate=5)),
+            ("httptools", "the same behind the parser that ours is behind", Budget()),
+        ):
+            limit, ours = _against_echo(daemon, parser, size.times(200))
+            figures.append(
+                Figure(
+                    row="mcp",
+                    what="MCP tools/call accept, 2 KB, 1 caller",
+                    limit_what=limit_what,
+                    unit="ms",
+                    limit=spread(limit, 1000),
+                    ours=spread(ours, 1000),
+                    budget=budget,
+                )
             )
-    return [
-        Figure(
-            row="mcp",
-            what="MCP tools/call accept, 2 KB, 1 caller",
-            limit_what="the SDK's bare echo tool",
-            unit="ms",
-            limit=spread(limit, 1000),
-            ours=spread(ours, 1000),
-            budget=Budget(ratio=1.5, gate=5),
+    return figures
+
+
+def _against_echo(daemon: TestDaemon, parser: str, times: int) -> tuple[list[float], list[float]]:
+    token = {"X-IAPeer-Token": token_of(daemon, "p0"), **_host(daemon.port)}
+    with (
+        echo_server(parser) as port,
+        Connection(port) as bare,
+        Connection(daemon.port) as connection,
+    ):
+        return by_turns(
+            lambda: bare.time(_echo(port)),
+            lambda: connection.time(_send_to_box(token)),
+            times,
         )
-    ]
+
+
+def _echo(port: int) -> bytes:
+    return _call("echo", {"message": BODY}, _host(port))
+
+
+def _send_to_box(token: dict[str, str]) -> bytes:
+    message = f"{BODY}{next(_NUMBERS)}"
+    return _call("send_to_peer", {"personality": BOX, "message": message}, token)
 
 
 @contextmanager
-def echo_server() -> Iterator[int]:
+def echo_server(parser: str) -> Iterator[int]:
     """Start `benchmarks.echo_server` and return its port."""
     port = free_port()
-    process = subprocess.Popen([sys.executable, "-m", "benchmarks.echo_server", str(port)])
+    process = subprocess.Popen([sys.executable, "-m", "benchmarks.echo_server", str(port), parser])
     try:
         wait_until(lambda: _answers(port), 30, "the echo server")
         yield port

@@ -1,10 +1,10 @@
-"""The limit of MCP calls: the SDK's bare tool, stateless, JSON answers: `echo_server PORT`."""
+"""The limit of MCP calls: the SDK's bare tool, stateless, JSON: `echo_server PORT PARSER`."""
 
 from __future__ import annotations
 
 import asyncio
 import sys
-from typing import Any
+from typing import Any, Literal
 
 import uvicorn
 from mcp import types
@@ -33,7 +33,7 @@ async def call_tool(
     return types.CallToolResult(content=[types.TextContent(type="text", text=text)])
 
 
-async def serve(port: int) -> None:
+async def serve(port: int, parser: Literal["h11", "httptools"]) -> None:
     """Serve until a signal; with the settings of our daemon's server."""
     server: Server[Any] = Server(
         "echo",
@@ -47,7 +47,7 @@ async def serve(port: int) -> None:
         app,
         port=port,
         loop="none",
-        http="httptools",
+        http=parser,
         lifespan="off",
         log_config=None,
         access_log=False,
@@ -59,4 +59,4 @@ async def serve(port: int) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(serve(int(sys.argv[1])))
+    asyncio.run(serve(int(sys.argv[1]), "httptools" if "httptools" in sys.argv else "h11"))
