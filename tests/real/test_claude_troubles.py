@@ -145,8 +145,10 @@ async def _away_and_back(house: ClaudeHouse, told: list[tuple[str, str]]) -> Non
         assert last.count(await house.shown_as(message_id)) == 1
     assert len(await house.sessions()) == 1
     # Neither the person nor the model was told of the hooks that failed.
-    summaries = [line for line in house.transcript("ann") if "hookErrors" in line]
-    assert summaries
+    summaries = await until(
+        lambda: [line for line in house.transcript("ann") if "hookErrors" in line],
+        "the record to tell of hooks",
+    )
     assert not [line for line in summaries if line["hookErrors"]]
     assert "no daemon" not in house.pane("ann")
     assert not [request for request in house.model.requests if b"no daemon" in request.body]
