@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import os
 import signal
 import sys
+import termios
 from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
@@ -212,3 +214,22 @@ async def end_program(pid: int, start: int) -> None:
     """Wait for a program to follow its terminal; end one that does not."""
     if not await wait_gone(pid, start, HUP_GRACE_S):
         await terminate(pid, start, HUP_GRACE_S)
+
+
+def unread_input(pid: int) -> int | None:
+    """Return how many bytes a process has not read yet from its terminal; None: nobody can say."""
+    import psutil  # noqa: PLC0415 - asked only of a program that is late
+
+    try:
+        path = psutil.Process(pid).terminal()
+        terminal = os.open(path, os.O_RDONLY | os.O_NOCTTY | os.O_NONBLOCK) if path else -1
+    except (psutil.Error, OSError):
+        return None
+    if terminal < 0:
+        return None
+    try:
+        return int.from_bytes(fcntl.ioctl(terminal, termios.FIONREAD, bytes(4)), sys.byteorder)
+    except OSError:
+        return None
+    finally:
+        os.close(terminal)

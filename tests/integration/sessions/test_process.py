@@ -5,11 +5,20 @@ import os
 import signal
 import subprocess
 import sys
+import tty
 from collections.abc import Iterator
 
 import pytest
 
-from iapeer.sessions.process import DeathWatch, is_alive, start_time, terminate, wait_gone
+from iapeer.sessions.process import (
+    DeathWatch,
+    is_alive,
+    start_time,
+    terminate,
+    unread_input,
+    wait_gone,
+)
+from tests.integration.routing.house import until
 
 pytestmark = pytest.mark.anyio
 Child = subprocess.Popen[bytes]
@@ -151,3 +160,43 @@ async def test_both_readers_of_the_process_table_agree_about_life(
     child.kill()
     child.wait()
     assert start_time(child.pid) is None
+
+
+async def test_what_a_program_has_not_read_from_its_terminal_is_counted() -> None:
+    master, slave = os.openpty()
+    tty.setraw(slave)
+    argv = [sys.executable, "-I", "-S", "-c", _READER]
+    with subprocess.Popen(
+        argv, stdin=slave, stdout=subprocess.PIPE, start_new_session=True, bufsize=0
+    ) as reader:
+        try:
+            assert reader.stdout is not None
+            assert await asyncio.to_thread(reader.stdout.readline) == b"ready\n"
+            assert unread_input(reader.pid) == 0
+            os.write(master, b"abc\r")
+            await until(lambda: unread_input(reader.pid) == 4, "the bytes to be there")
+            reader.send_signal(signal.SIGUSR1)
+            await until(lambda: unread_input(reader.pid) == 0, "the bytes to be read")
+        finally:
+            reader.kill()
+            os.close(master)
+            os.close(slave)
+
+
+async def test_without_a_terminal_or_a_process_nobody_can_say_what_is_unread() -> None:
+    with subprocess.Popen(["sleep", "60"], start_new_session=True) as alone:
+        try:
+            assert unread_input(alone.pid) is None
+        finally:
+            alone.kill()
+    assert unread_input(alone.pid) is None
+
+
+_READER = """
+import fcntl, os, signal, termios, time
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+signal.signal(signal.SIGUSR1, lambda *_: os.read(0, 100))
+print("ready", flush=True)
+time.sleep(60)
+time.sleep(60)
+"""

@@ -148,6 +148,8 @@ class Loop:
                 self._composer.insert(event.value)
             elif event.kind == "paste":
                 self._composer.paste(event.value)
+                if "late_enter" in self._options.misbehave:
+                    self._be_late()
             else:
                 self._key(event.value)
 
@@ -172,6 +174,21 @@ class Loop:
             return
         text = self._composer.text()
         if text.strip() and self._work.submit(text):
+            self._composer.clear()
+
+    def _be_late(self) -> None:
+        """Show the paste, then read nothing for a while, as on a busy machine.
+
+        Enters that are then read together are all taken for the text that was there before them
+        (measured: Claude Code 2.1.197 gives it to the model as often).
+        """
+        self._screen.show(self._view())
+        time.sleep(self._options.number("late_enter", 1.5))
+        late = os.read(0, READ_BYTES) if select.select([0], [], [], 0)[0] else b""
+        text = self._composer.text()
+        for _ in range(late.count(b"\r")):
+            self._work.submit(text)
+        if late:
             self._composer.clear()
 
     def _escape(self) -> None:

@@ -12,6 +12,7 @@ from .values import Value
 MISBEHAVIOURS = frozenset(
     {
         "swallow_enter",
+        "late_enter",
         "exit_at_start",
         "hang_at_start",
         "dialog",

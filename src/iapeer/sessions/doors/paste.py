@@ -15,6 +15,7 @@ from iapeer.core.settings import Settings
 from iapeer.core.states import HoldReason
 from iapeer.sessions.busy import told_busy
 from iapeer.sessions.model import TmuxSession
+from iapeer.sessions.process import unread_input
 from iapeer.sessions.screen import Composer, Marks, Screen, read_screen
 from iapeer.sessions.tmux.server import ENTERED, PASTED
 from iapeer.storage.faults import fault
@@ -25,7 +26,9 @@ from .text import handed_text, wire_text
 POLL_S = 0.005
 """Between two looks at a screen; one look costs 0.15 ms through the control client (measured)."""
 RE_ENTER_S = 0.5
-"""An Enter that changed nothing for this long was swallowed; it is pressed again after a look."""
+"""An Enter that was read and changed nothing for this long was swallowed; it is pressed again after
+a look. One that was not read yet is late: a second one would be read together with it, and the text
+be given to the model twice (measured: Claude Code 2.1.197 on a busy machine)."""
 
 _BEGINNING = 20
 """Characters of a preface that are looked for: a terminal wraps and shortens what follows."""
@@ -137,7 +140,7 @@ class PasteDoor:
             # Nothing to look at: an Enter that was never sent is sent now.
             return HandOver.LANDED if entered else await self._submit(session, marker)
         if screen.composer.kind in _FILLED:
-            return await self._submit(session, marker)
+            return await self._submit(session, marker, entered=entered)
         return HandOver.LANDED if entered else HandOver.UNSHOWN
 
     async def _settle(self, session: TmuxSession) -> None:
@@ -155,12 +158,15 @@ class PasteDoor:
         session: TmuxSession,
         marker: str,
         is_ours: Callable[[Composer], bool] | None = None,
+        *,
+        entered: bool = False,
     ) -> HandOver:
         """Press Enter until the composer is clear, each time only after a look at it.
 
-        An Enter that comes with the paste is swallowed by real programs, so there is none
-        before the text is shown: a program that hangs would keep it in its composer for good.
-        When a person has typed beside our text, the Enter is theirs: nothing is pressed.
+        `entered` says that an earlier call has pressed it. An Enter that comes with the paste is
+        swallowed by real programs, so there is none before the text is shown: a program that hangs
+        would keep it in its composer for good. When a person has typed beside our text, the Enter
+        is theirs: nothing is pressed.
         """
         is_ours = is_ours or (lambda c: is_only_ours(c, session.marks, session.preface))
         loop = asyncio.get_running_loop()
@@ -170,7 +176,7 @@ class PasteDoor:
             entered = await session.tmux.enter(marker, key)
             fault("paste.after_enter")
             return HandOver.LANDED if entered else HandOver.UNCERTAIN
-        entered, shown, press_at = False, False, loop.time()
+        shown, press_at = False, loop.time() + (RE_ENTER_S if entered else 0)
         while loop.time() < deadline:
             composer = (await self._look(session)).composer
             if composer.kind in _FILLED and not is_ours(composer):
@@ -178,6 +184,9 @@ class PasteDoor:
             shown = shown or composer.kind in _FILLED
             if entered and composer.kind not in _FILLED:
                 return HandOver.LANDED
+            is_late = entered and loop.time() >= press_at - RE_ENTER_S / 2
+            if is_late and unread_input(session.pane[0]):
+                press_at = loop.time() + RE_ENTER_S
             if shown and loop.time() >= press_at:
                 if not await session.tmux.enter(marker, key):
                     return HandOver.UNCERTAIN
