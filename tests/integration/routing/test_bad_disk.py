@@ -126,7 +126,7 @@ async def test_evidence_that_the_disk_refuses_is_taken_later() -> None:
     async with open_house("ann") as house:
         session, sent = await _queued(house)
         with full_disk(house) as refused:
-            # A hook of something else comes first, and has the record's facts read before it.
+            # A hook of something else comes first.
             hook = Fact("user", ("aaaaaaaaaaaa",), source="prompt hook")
             record = Fact("user", (sent,), source="record")
             house.lane("ann").observe(Observed(session.id, (hook,)))

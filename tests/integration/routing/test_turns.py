@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
+from collections.abc import Sequence
+from typing import Any
+from unittest import mock
 
 import pytest
 
 from iapeer.core.errors import SendRefused
+from iapeer.core.states import TurnEnd
+from iapeer.routing.lanes.journal import Journal
+from iapeer.routing.lanes.letters import Observed
+from iapeer.sessions.evidence import Fact
 from iapeer.storage.ledger import turns
 from tests.integration.routing.house import House, open_house, until
 
@@ -32,6 +40,48 @@ async def test_a_finished_turn_is_recorded_and_ends_our_duty() -> None:
         os.kill(session.pane[0], signal.SIGKILL)
         await until(lambda: house.lane("ann").session is None)
         assert (await house.row(sent.message_id)).state == "seen"
+
+
+async def test_an_end_that_waits_for_the_ledger_is_none_of_the_turn_that_begins_meanwhile() -> None:
+    begun: list[Fact] = []
+    taken: list[Fact] = []
+    gate = asyncio.Event()
+    take = Journal.take
+
+    async def slow(
+        self: Journal, session_id: str, facts: Sequence[Fact], offset: int | None
+    ) -> Any:
+        begun.extend(facts)
+        await gate.wait()
+        made = await take(self, session_id, facts, offset)
+        taken.extend(facts)
+        return made
+
+    async with open_house("ann") as house:
+        session = await house.live("ann")
+        first = await house.send("ann", f"HOLD {house.go}")
+        await house.wait(first.message_id, "seen")
+        second = await house.send("ann", "SLOW 60")
+        await house.wait(second.message_id, "landed")
+        with mock.patch.object(Journal, "take", slow):
+            prompt = Fact("user", ("a" * 12,), source="hook UserPromptSubmit")
+            stop = Fact("turn_end", status=TurnEnd.DONE, source="hook Stop")
+            lane = house.lane("ann")
+            lane.observe(Observed(session.id, (prompt,)))
+            await until(lambda: begun, "the lane to be at the ledger")
+            lane.observe(Observed(session.id, (stop,)))
+            house.go.touch()
+
+            def told() -> bool:
+                seen = [r for r in lane.box.reports if isinstance(r, Observed) and r.offset]
+                return any(second.message_id in fact.ids for r in seen for fact in r.facts)
+
+            await until(told, "the record to tell of the next turn")
+            gate.set()
+            await house.wait(second.message_id, "seen")
+            await until(lambda: stop in taken, "the end to be taken")
+        assert await _ends(house, first.message_id) == ["done"]
+        assert await _ends(house, second.message_id) == [""]
 
 
 async def test_a_message_whose_turn_died_comes_once_more_marked_and_then_fails() -> None:

@@ -54,7 +54,7 @@ from .orders import Orders
 from .presence import Cause, Phase, Reap, Settled
 from .rest import Rest
 from .waking import Waking
-from .watching import follow, tell
+from .watching import follow, observe, tell
 
 if TYPE_CHECKING:
     from .services import LaneServices
@@ -120,7 +120,7 @@ class Lane:
 
     def observe(self, observed: Observed) -> None:
         """Post evidence of this session's own hook or reader."""
-        self.box.report(observed)
+        observe(self.session, observed, self.box.report)
 
     def audit(self) -> None:
         """Hear of a death that nobody told; nothing is asked but the kernel."""
@@ -316,23 +316,9 @@ class Lane:
         self.box.work = True
 
     async def _on_observed(self, observed: Observed) -> None:
-        """Take evidence; a hook is ahead of the record, which tells where the last turn ended."""
-        session = self.session
-        if observed.offset is None and isinstance(session, TmuxSession) and session.follower:
-            session.follower.read_new()
-            earlier = self.box.take_observed(session.id, of_record=True)
-            while earlier:
-                try:
-                    await self._take(session, earlier[0])
-                except StorageError:
-                    self.box.reports.extendleft(reversed(earlier))
-                    raise
-                del earlier[0]
-        await self._take(session, observed)
-
-    async def _take(self, session: Session | None, observed: Observed) -> None:
         """Take facts in their order, with everything that follows from them."""
         await self.deliverer.observed(observed)
+        session = self.session
         if isinstance(session, TmuxSession) and session.id == observed.session_id:
             self.rest.heard(session, observed.facts)
             for fact in observed.facts:

@@ -56,18 +56,9 @@ class Mailbox:
         self.reports.append(report)
         self.ring()
 
-    def take_observed(self, session_id: str, *, of_record: bool = False) -> list[Observed]:
-        """Take out the facts of one session, in order; `of_record` only what its record told.
-
-        The order of what hooks told must stay: an end of a turn before its beginning ends nothing.
-        """
-        mine = [
-            r
-            for r in self.reports
-            if isinstance(r, Observed)
-            and r.session_id == session_id
-            and not (of_record and r.offset is None)
-        ]
+    def take_observed(self, session_id: str) -> list[Observed]:
+        """Take out the facts of one session, in order."""
+        mine = [r for r in self.reports if isinstance(r, Observed) and r.session_id == session_id]
         for report in mine:
             self.reports.remove(report)
         return mine

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING
 from iapeer.core.errors import IapeerError
 from iapeer.sessions.evidence import Fact
 from iapeer.sessions.follow import TranscriptFollower
+from iapeer.sessions.model import TmuxSession
 from iapeer.storage.ledger import sessions as rows
 
-from .letters import Died, Observed, Report
+from .letters import Died, Observed, Report, Session
 
 if TYPE_CHECKING:
     from iapeer.core.identity import Identity
-    from iapeer.sessions.model import TmuxSession
 
     from .journal import Journal
     from .services import LaneServices, LifecycleLog
@@ -47,9 +47,23 @@ async def watch(
         handle = services.deaths.watch(pid, start, lambda: report(Died(session_id)))
         session.stops.append(handle.cancel)
     await services.launcher.connect(session)
-    session.told.listen(lambda facts: report(Observed(session_id, tuple(facts))))
     if row is not None:
         _read_on(session, row.read_offset, services, report)
+    session.told.listen(lambda facts: observe(session, Observed(session_id, tuple(facts)), report))
+
+
+def observe(session: Session | None, observed: Observed, report: Callable[[Report], None]) -> None:
+    """Report what a hook or channel told, behind what the session's record has told by now.
+
+    Where the last turn ended stands in the record, and that is written before the next one begins.
+    What the record tells later is not looked at for it, however long the report has to wait: the
+    end of one turn would come behind the beginning of the next, and end that.
+    """
+    if isinstance(session, TmuxSession) and session.follower is not None:
+        with contextlib.suppress(OSError):
+            # It is read at its next change; what was told counts all the same.
+            session.follower.read_new()
+    report(observed)
 
 
 def _read_on(
