@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -30,6 +31,10 @@ class LaunchRequest(msgspec.Struct, frozen=True):
     """The conversation to go on with, by the runtime's own id; empty: a fresh one."""
     preface: str = ""
     """What a fresh session is told before its first message (the profile's `initial_prompt`)."""
+
+
+PROVEN = 64
+"""Ids that a session remembers: a door asks only for the message it is handing over."""
 
 
 class TmuxSession(msgspec.Struct):
@@ -67,6 +72,8 @@ class TmuxSession(msgspec.Struct):
     told: Relay = msgspec.field(default_factory=Relay)
     """What the channel tells; the lane listens."""
     follower: TranscriptFollower | None = None
+    proven: deque[str] = msgspec.field(default_factory=lambda: deque(maxlen=PROVEN))
+    """Ids of messages that the program has told to have read or queued, newest last."""
     stops: list[Callable[[], None]] = msgspec.field(default_factory=list)
     """What ends with the session: death watches and followers."""
 

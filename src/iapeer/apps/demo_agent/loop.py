@@ -96,6 +96,7 @@ class Loop:
         self._began = 0.0
         self._read_at = 0.0
         self._swallow = int(options.number("swallow_enter", 0))
+        self._clear_at: float | None = None
 
     def run(self) -> int:
         """Serve keys until the end of input or of the work."""
@@ -118,6 +119,9 @@ class Loop:
                 self._handle(self._decoder.flush())
             if self._wake_read in readable:
                 os.read(self._wake_read, 4096)
+            if self._clear_at is not None and self._clear_at <= time.monotonic():
+                self._clear_at = None
+                self._composer.clear()
             if self._work.exit_code is None:
                 self._work.poll(time.monotonic())
             self._screen.show(self._view())
@@ -128,6 +132,8 @@ class Loop:
         waits = []
         if self._decoder.wait_s:
             waits.append(self._read_at + self._decoder.wait_s - now)
+        if self._clear_at is not None:
+            waits.append(self._clear_at - now)
         if self._work.deadline is not None:
             waits.append(self._work.deadline - now)
         if self._work.busy:
@@ -174,7 +180,11 @@ class Loop:
             return
         text = self._composer.text()
         if text.strip() and self._work.submit(text):
-            self._composer.clear()
+            if "late_clear" in self._options.misbehave:
+                # It works on a text that still stands there; an Enter would give it once more.
+                self._clear_at = time.monotonic() + self._options.number("late_clear", 1.0)
+            else:
+                self._composer.clear()
 
     def _be_late(self) -> None:
         """Show the paste, then read nothing for a while, as on a busy machine.

@@ -13,6 +13,7 @@ MISBEHAVIOURS = frozenset(
     {
         "swallow_enter",
         "late_enter",
+        "late_clear",
         "exit_at_start",
         "hang_at_start",
         "dialog",

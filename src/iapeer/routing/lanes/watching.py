@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -63,7 +63,16 @@ def observe(session: Session | None, observed: Observed, report: Callable[[Repor
         with contextlib.suppress(OSError):
             # It is read at its next change; what was told counts all the same.
             session.follower.read_new()
+    if isinstance(session, TmuxSession):
+        _note(session, observed.facts)
     report(observed)
+
+
+def _note(session: TmuxSession, facts: Sequence[Fact]) -> None:
+    """Let the door that is handing a message over know at once that the program has it."""
+    for fact in facts:
+        if fact.kind in ("user", "enqueue"):
+            session.proven.extend(fact.ids)
 
 
 def _read_on(
@@ -74,12 +83,12 @@ def _read_on(
     if not session.transcript or not records:
         return
     session_id = session.id
-    session.follower = TranscriptFollower(
-        Path(session.transcript),
-        records,
-        offset,
-        lambda facts, offset: report(Observed(session_id, tuple(facts), offset)),
-    )
+
+    def read(facts: Sequence[Fact], offset: int) -> None:
+        _note(session, facts)
+        report(Observed(session_id, tuple(facts), offset))
+
+    session.follower = TranscriptFollower(Path(session.transcript), records, offset, read)
     session.stops.append(session.follower.stop)
     session.follower.start(services.notifier)
 

@@ -27,8 +27,9 @@ POLL_S = 0.005
 """Between two looks at a screen; one look costs 0.15 ms through the control client (measured)."""
 RE_ENTER_S = 0.5
 """An Enter that was read and changed nothing for this long was swallowed; it is pressed again after
-a look. One that was not read yet is late: a second one would be read together with it, and the text
-be given to the model twice (measured: Claude Code 2.1.197 on a busy machine)."""
+a look. One that was not read yet is late, and what the program has told to have read is only not
+drawn yet: a second Enter would give the text to the model twice (measured: Claude Code 2.1.197 on a
+busy machine)."""
 
 _BEGINNING = 20
 """Characters of a preface that are looked for: a terminal wraps and shortens what follows."""
@@ -185,7 +186,9 @@ class PasteDoor:
             if entered and composer.kind not in _FILLED:
                 return HandOver.LANDED
             is_late = entered and loop.time() >= press_at - RE_ENTER_S / 2
-            if is_late and unread_input(session.pane[0]):
+            if is_late and (
+                unread_input(session.pane[0]) or marker.rpartition("-")[0] in session.proven
+            ):
                 press_at = loop.time() + RE_ENTER_S
             if shown and loop.time() >= press_at:
                 if not await session.tmux.enter(marker, key):
