@@ -35,19 +35,11 @@ async def test_enters_swallowed_beyond_the_doors_patience_are_pressed_on_by_the_
 
 
 @pytest.mark.requirement("delivery:submit:again")
-async def test_an_enter_that_is_not_read_yet_is_not_pressed_again() -> None:
-    async with open_house("ann", misbehave="late_enter=1.6", evidence_s=10.0) as house:
-        sent = await house.send("ann", "NOTHING\nhello")
-        row = await house.wait(sent.message_id, "seen")
-        assert (row.attempt, row.dup) == (1, False)
-        again = await house.send("ann", "NOTHING\nafter")
-        await house.wait(again.message_id, "seen")
-        assert house.bodies("ann") == ["NOTHING\nhello", "NOTHING\nafter"]
-
-
-@pytest.mark.requirement("delivery:submit:again")
-async def test_no_enter_follows_when_the_program_has_told_that_it_read_the_message() -> None:
-    async with open_house("ann", misbehave="late_clear=1.2", evidence_s=10.0) as house:
+@pytest.mark.parametrize("late", ["late_enter=1.6", "late_clear=1.2"])
+async def test_no_enter_follows_one_that_is_not_read_yet_or_whose_message_was_read(
+    late: str,
+) -> None:
+    async with open_house("ann", misbehave=late, evidence_s=10.0) as house:
         sent = await house.send("ann", "NOTHING\nhello")
         row = await house.wait(sent.message_id, "seen")
         assert (row.attempt, row.dup) == (1, False)
