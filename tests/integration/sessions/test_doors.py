@@ -48,6 +48,18 @@ async def test_no_enter_follows_one_that_is_not_read_yet_or_whose_message_was_re
         assert house.bodies("ann") == ["NOTHING\nhello", "NOTHING\nafter"]
 
 
+@pytest.mark.requirement("delivery:submit:again")
+async def test_what_an_earlier_attempt_proved_keeps_no_swallowed_enter_from_being_pressed() -> None:
+    async with open_house("ann", misbehave="swallow_enter=1") as house:
+        await house.fleet.wake("ann", "demo")
+        session = house.session("ann")
+        row = await house.accept("ann", "NOTHING\nagain")
+        session.proven.append(row)
+        house.lane("ann").work()
+        await house.wait(row, "seen")
+        assert house.bodies("ann") == ["NOTHING\nagain"]
+
+
 DRAFT = "half a thought: $(id) 'quoted'"
 
 

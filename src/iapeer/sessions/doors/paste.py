@@ -91,6 +91,8 @@ class PasteDoor:
         # The journal's fsync stands between the lane's look and this: somebody may type by now.
         if await self.probe(session) is not None:
             return HandOver.NOT_HANDED
+        # What an earlier attempt came to proves nothing of this one.
+        session.proven.clear()
         pasted = await session.tmux.paste(
             text.encode("utf-8"), buffer=f"iap-{marker}", marker=marker
         )
