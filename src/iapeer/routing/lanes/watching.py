@@ -63,7 +63,7 @@ def observe(session: Session | None, observed: Observed, report: Callable[[Repor
         with contextlib.suppress(OSError):
             # It is read at its next change; what was told counts all the same.
             session.follower.read_new()
-    if isinstance(session, TmuxSession):
+    if isinstance(session, TmuxSession) and session.id == observed.session_id:
         _note(session, observed.facts)
     report(observed)
 
