@@ -38,7 +38,7 @@ from iapeer.storage.ledger.rows import SessionRow
 from iapeer.storage.paths import Paths
 from iapeer.testing.agents import AgentDaemon, SimulatedModel, load_pins, locate
 from iapeer.testing.agents.install import CACHE
-from iapeer.testing.agents.leaks import processes_of, wait_for_none
+from iapeer.testing.leaks import processes_of, wait_for_none
 from iapeer.testing.daemon import wait_until
 
 COLD, WARM = 5, 15

@@ -40,8 +40,8 @@ from iapeer.testing.agents import AgentDaemon, SimulatedModel, load_pins, locate
 from iapeer.testing.agents.__main__ import in_ci
 from iapeer.testing.agents.errors import NotForThisMachine, NotInstalled
 from iapeer.testing.agents.install import CACHE
-from iapeer.testing.agents.leaks import wait_for_none
 from iapeer.testing.agents.users import move_in, user_environ
+from iapeer.testing.leaks import wait_for_none
 from iapeer.testing.model_server import Call, Fail, Rule, Say, Script, Slow
 
 HERE = Path(__file__).parent

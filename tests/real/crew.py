@@ -23,8 +23,8 @@ from iapeer.storage.ledger.offline import offline_read
 from iapeer.storage.ledger.rows import MessageRow, SessionRow
 from iapeer.storage.paths import Paths
 from iapeer.testing.agents import AgentDaemon, SimulatedModel
-from iapeer.testing.agents.leaks import processes_of
 from iapeer.testing.daemon import wait_until
+from iapeer.testing.leaks import processes_of
 from iapeer.testing.model_server import Call, RecordedRequest, Rule, Say, Slow
 
 NASTY = (

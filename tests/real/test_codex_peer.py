@@ -17,8 +17,8 @@ import pytest
 from iapeer.sessions.process import is_alive
 from iapeer.storage.paths import Paths, peer_state_dir
 from iapeer.testing.agents import AgentDaemon, SimulatedModel
-from iapeer.testing.agents.leaks import processes_of
 from iapeer.testing.daemon import wait_until
+from iapeer.testing.leaks import processes_of
 from iapeer.testing.model_server import Call, Fail, Rule, Say, Script
 from tests.real.crew import (
     CALL,

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from iapeer.testing.agents import OVERRIDE, AgentDaemon, SimulatedModel, pin_of
-from iapeer.testing.agents.leaks import processes_of, wait_for_none
+from iapeer.testing.leaks import processes_of, wait_for_none
 
 EXTRA = [pytest.param(name, marks=pytest.mark.extra) for name in ("opencode", "qwen")]
 ASK = {

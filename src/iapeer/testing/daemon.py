@@ -1,7 +1,8 @@
 """A real daemon on a throw-away root, for tests: start, ask, kill, restart, leave nothing.
 
-Everything goes over the public ways in: the command line and the unix socket. Sessions a test
-leaves behind are ended by process id with start time, as the ledger knows them.
+Everything goes over the public ways in: the command line and the unix socket. What a test
+leaves behind is ended by process id with start time: the sessions that the ledger knows, and then
+every process that was started with this root's folder in its environment.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from iapeer.storage.ledger.offline import offline_read
 from iapeer.storage.locks import TryLock, holder_pid
 from iapeer.storage.paths import Paths
 
+from .leaks import end_left
 from .recorders import end_recorders
 
 START_S = 30.0
@@ -35,6 +37,8 @@ START_S = 30.0
 WAIT_S = 45.0
 """An event that has not come by then does not come; a busy machine takes its time."""
 POLL_S = 0.02
+LEAVE_S = 1.0
+"""What ends because its server, its daemon or its terminal did is gone in a few milliseconds."""
 
 
 class AskFailed(AssertionError):
@@ -266,8 +270,10 @@ class TestDaemon:
         for pid, start in left:
             if is_alive(pid, start):
                 os.kill(pid, signal.SIGKILL)
+        # A session that was being born when its daemon was killed stands in no ledger.
+        unknown = end_left(self.base, LEAVE_S)
         shutil.rmtree(self.base, ignore_errors=True)
-        return [pid for pid, _ in left]
+        return [pid for pid, _ in left] + [pid for pid, _ in unknown]
 
 
 def _is_free(path: Path) -> bool:

@@ -26,10 +26,10 @@ from iapeer.storage.ledger import sessions as rows
 from iapeer.storage.ledger.offline import offline_read
 from iapeer.storage.ledger.rows import SessionRow
 from iapeer.storage.paths import Paths, launch_env_path
-from iapeer.testing.agents.leaks import wait_for_none
 from iapeer.testing.agents.peers import AgentDaemon
 from iapeer.testing.agents.simulated import SimulatedModel
 from iapeer.testing.daemon import AskFailed
+from iapeer.testing.leaks import wait_for_none
 from iapeer.testing.model_server import RecordedRequest
 
 from .given import Given, ModelGiven, RecordGiven, body_in

@@ -1,4 +1,4 @@
-"""Which processes a test has left: those whose environment names its HOME."""
+"""Which processes a test has left: those whose environment names its folder."""
 
 from __future__ import annotations
 
@@ -22,12 +22,17 @@ def processes_of(home: Path) -> list[psutil.Process]:
 
 
 def wait_for_none(home: Path, timeout_s: float = 5.0) -> list[str]:
-    """Give the processes of `home` time to end, kill the rest and describe each that was killed.
+    """Give the processes of `home` time to end, kill the rest and describe each that was killed."""
+    return [described for _, described in end_left(home, timeout_s)]
+
+
+def end_left(home: Path, timeout_s: float) -> list[tuple[int, str]]:
+    """Give the processes of `home` time to end, kill the rest; ids and descriptions of those.
 
     psutil knows a process by its id and its start time, so nothing else can be hit.
     """
     left = _left_after(home, timeout_s)
-    described = [_describe(process) for process in left]
+    described = [(process.pid, _describe(process)) for process in left]
     for process in left:
         with contextlib.suppress(psutil.NoSuchProcess):
             process.kill()
