@@ -30,6 +30,7 @@ def check(spec: RuntimeSpec) -> None:
     for key, name in (
         ("submit.key", spec.submit.key),
         ("submit.empty_key", spec.submit.empty_key or "Enter"),
+        ("submit.erase_key", spec.submit.erase_key or "Enter"),
         ("control.interrupt", spec.control.interrupt or "Enter"),
     ):
         _check_key(key, name)

@@ -74,6 +74,8 @@ class TmuxSession(msgspec.Struct):
     follower: TranscriptFollower | None = None
     proven: deque[str] = msgspec.field(default_factory=lambda: deque(maxlen=PROVEN))
     """Ids of messages that the program has told to have read or queued, newest last."""
+    left: str = ""
+    """What `@iap_left` holds: the paste of a message that stayed in the composer after Enter."""
     stops: list[Callable[[], None]] = msgspec.field(default_factory=list)
     """What ends with the session: death watches and followers."""
 

@@ -183,7 +183,7 @@ class Loop:
             if "late_clear" in self._options.misbehave:
                 # It works on a text that still stands there; an Enter would give it once more.
                 self._clear_at = time.monotonic() + self._options.number("late_clear", 1.0)
-            else:
+            elif "keeps_paste" not in self._options.misbehave:
                 self._composer.clear()
 
     def _be_late(self) -> None:

@@ -14,6 +14,7 @@ MISBEHAVIOURS = frozenset(
         "swallow_enter",
         "late_enter",
         "late_clear",
+        "keeps_paste",
         "exit_at_start",
         "hang_at_start",
         "dialog",

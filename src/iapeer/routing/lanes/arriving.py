@@ -7,10 +7,12 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from iapeer.core.errors import IapeerError, LaunchFailed, StorageError, TmuxError
-from iapeer.core.states import HoldReason
+from iapeer.core.states import HoldReason, MessageState
 from iapeer.registry.units import Unit
+from iapeer.sessions.doors import leftover
 from iapeer.sessions.model import TmuxSession
 from iapeer.sessions.tmux.server import PASTED
+from iapeer.storage.ledger import queries
 from iapeer.storage.ledger.rows import MessageRow, SessionRow
 
 from .budget import PEERS_OWN
@@ -134,7 +136,15 @@ class Arriving:
             lane.wakers.woke()
             with contextlib.suppress(TmuxError):
                 await lane.given_back.resume(session)
+                await self._resume_left_over(session)
         lane.box.work = True
+
+    async def _resume_left_over(self, session: TmuxSession) -> None:
+        """Tell the door what the ledger knows of a paste that was left in the composer."""
+        message_id = await leftover.resume(session)
+        row = await self._s.ledger.read(lambda c: queries.get(c, message_id))
+        if row is not None and row.state == MessageState.SEEN:
+            session.proven.append(row.id)
 
     async def _was_seeding(self, session: TmuxSession) -> bool:
         """Whether an earlier daemon was just telling a session its preface alone."""

@@ -20,6 +20,7 @@ from iapeer.sessions.screen import Composer, Marks, Screen, read_screen
 from iapeer.sessions.tmux.server import ENTERED, PASTED
 from iapeer.storage.faults import fault
 
+from . import leftover
 from .port import HandOver
 from .text import handed_text, wire_text
 
@@ -74,6 +75,8 @@ class PasteDoor:
             return HoldReason.BUSY
         if not session.marks.prompt_glyphs:
             return None
+        if await leftover.look(session, screen.composer):
+            return HoldReason.BUSY
         if screen.composer.kind in _FILLED:
             return HoldReason.COMPOSER
         # No composer on the screen: a menu or a picker that would swallow the paste.
@@ -179,6 +182,7 @@ class PasteDoor:
             entered = await session.tmux.enter(marker, key)
             fault("paste.after_enter")
             return HandOver.LANDED if entered else HandOver.UNCERTAIN
+        composer = Composer("none")
         shown, press_at = False, loop.time() + (RE_ENTER_S if entered else 0)
         while loop.time() < deadline:
             composer = (await self._look(session)).composer
@@ -189,7 +193,7 @@ class PasteDoor:
                 return HandOver.LANDED
             is_late = entered and loop.time() >= press_at - RE_ENTER_S / 2
             if is_late and (
-                unread_input(session.pane[0]) or marker.rpartition("-")[0] in session.proven
+                unread_input(session.pane[0]) or leftover.message_of(marker) in session.proven
             ):
                 press_at = loop.time() + RE_ENTER_S
             if shown and loop.time() >= press_at:
@@ -198,7 +202,11 @@ class PasteDoor:
                 fault("paste.after_enter")
                 entered, press_at = True, loop.time() + RE_ENTER_S
             await asyncio.sleep(POLL_S)
-        return HandOver.UNCERTAIN if entered else HandOver.UNSHOWN
+        if not entered:
+            return HandOver.UNSHOWN
+        await leftover.note(session, marker, composer)
+        await leftover.look(session, composer)
+        return HandOver.UNCERTAIN
 
     async def _look(self, session: TmuxSession) -> Screen:
         return read_screen(await session.tmux.capture(styled=True), session.marks)

@@ -19,6 +19,10 @@ ENTERED = "@iap_entered"
 INTERRUPTED = "@iap_interrupted"
 """User option that holds the marker of the attempt whose turn we are interrupting, else empty."""
 
+LEFT = "@iap_left"
+"""User option that holds the marker of an attempt and the placeholder of its paste that stayed in
+the composer after Enter, else empty."""
+
 _ACT = "@iap_act"
 
 

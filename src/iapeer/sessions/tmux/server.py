@@ -12,7 +12,15 @@ from pathlib import Path
 
 from iapeer.core.errors import SessionGone, TmuxError
 from iapeer.sessions import process, spool
-from iapeer.sessions.tmux.acts import ENTERED, INTERRUPTED, PASTED, Act, act_commands, was_done
+from iapeer.sessions.tmux.acts import (
+    ENTERED,
+    INTERRUPTED,
+    LEFT,
+    PASTED,
+    Act,
+    act_commands,
+    was_done,
+)
 from iapeer.sessions.tmux.clients import Client, Hear, clients_commands, read_clients
 from iapeer.sessions.tmux.command import (
     Command,
@@ -34,6 +42,7 @@ __all__ = [
     "DEFAULT_SIZE",
     "ENTERED",
     "INTERRUPTED",
+    "LEFT",
     "PASTED",
     "Birth",
     "Client",
