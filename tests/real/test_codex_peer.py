@@ -326,8 +326,9 @@ def test_a_used_up_quota_holds_new_messages_until_the_reset_and_repeats_nothing(
     second = crew.send("cody", "the next one")
     crew.wait(second, "held")
     assert crew.stored(second).reason == "quota"
-    crew.wait(second)
-    assert 1 < time.time() - failed_at < 15
+    # Where the channel came after the notice of the window, all it has is the words: whole minutes.
+    crew.wait(second, timeout_s=90)
+    assert 1 < time.time() - failed_at < 75
     crew.wait_ends(second, "done")
     assert len(crew.asked("USED UP")) == 1
     assert not crew.asked("dup=")

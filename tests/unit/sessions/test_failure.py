@@ -3,6 +3,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from pathlib import Path
 
+import msgspec
 import pytest
 
 import iapeer.runtimes
@@ -47,6 +48,32 @@ def _local(**change: int) -> float:
 )
 def test_the_words_of_a_real_agent_say_when_it_is_over(words: str, expected: float) -> None:
     assert reset_of(_fact(words), _errors("claude"), NOW) == pytest.approx(expected, abs=1)
+
+
+@pytest.mark.parametrize(
+    ("told", "seconds", "wait_s"),
+    [
+        ("3:58 AM", 3 * 3600 + 58 * 60 + 6, 54),
+        ("11:59 PM", 24 * 3600 - 1, 1),
+        ("3:58 AM", 3 * 3600 + 59 * 60 + 6, None),
+        ("11:59 PM", 30, None),
+        ("12:03 AM", 24 * 3600 - 120, 300),
+        ("3:58 AM", 5 * 3600, 22 * 3600 + 58 * 60),
+    ],
+)
+def test_a_time_without_its_seconds_is_not_over_before_its_minute_is(
+    told: str, seconds: int, wait_s: float | None
+) -> None:
+    now = NOON.replace(hour=0).timestamp() + seconds
+    found = reset_of(_fact(f"You've hit your limit, try again at {told}."), _errors("codex"), now)
+    assert (found and found - now) == (wait_s and pytest.approx(wait_s, abs=1))
+
+
+def test_what_is_read_late_counts_from_when_it_was_said() -> None:
+    fact = msgspec.structs.replace(_fact("please retry after 30s"), at=NOW - 20)
+    assert reset_of(fact, _errors("claude"), NOW) == pytest.approx(NOW + 10)
+    fact = msgspec.structs.replace(_fact("resets 11:50am"), at=NOW - 1800)
+    assert reset_of(fact, _errors("claude"), NOW) is None
 
 
 @pytest.mark.parametrize(
