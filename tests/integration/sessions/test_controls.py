@@ -8,7 +8,7 @@ import pytest
 
 from iapeer.core.errors import ControlRefused
 from iapeer.routing.lanes.givenback import GivenBack
-from iapeer.sessions.tmux.server import INTERRUPTED
+from iapeer.sessions.tmux.options import INTERRUPTED
 from tests.integration.routing.house import WAIT_S, House, open_house, until
 
 pytestmark = [pytest.mark.anyio, pytest.mark.real_tmux]

@@ -7,7 +7,7 @@ import pytest
 from iapeer.sessions.doors import leftover
 from iapeer.sessions.model import TmuxSession
 from iapeer.sessions.screen import Composer
-from iapeer.sessions.tmux.server import LEFT
+from iapeer.sessions.tmux.options import LEFT
 from tests.integration.routing.house import House, open_house, until
 
 pytestmark = [pytest.mark.anyio, pytest.mark.real_tmux]

@@ -10,7 +10,8 @@ import pytest
 
 from iapeer.core.errors import SessionGone, TmuxError
 from iapeer.sessions import process
-from iapeer.sessions.tmux.server import ENTERED, KEY_GAP_S, PASTED
+from iapeer.sessions.tmux.options import ENTERED, PASTED
+from iapeer.sessions.tmux.server import KEY_GAP_S
 
 from .conftest import processes_with, shown, until, until_dead
 

@@ -11,7 +11,7 @@ from iapeer.core.states import HoldReason, MessageState
 from iapeer.registry.units import Unit
 from iapeer.sessions.doors import leftover
 from iapeer.sessions.model import TmuxSession
-from iapeer.sessions.tmux.server import PASTED
+from iapeer.sessions.tmux.options import PASTED
 from iapeer.storage.ledger import queries
 from iapeer.storage.ledger.rows import MessageRow, SessionRow
 

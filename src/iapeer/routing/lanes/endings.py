@@ -17,7 +17,8 @@ from iapeer.sessions.follow import TranscriptFollower
 from iapeer.sessions.model import TmuxSession
 from iapeer.sessions.process import is_alive
 from iapeer.sessions.screen import read_screen
-from iapeer.sessions.tmux.server import PASTED, PaneFacts
+from iapeer.sessions.tmux.options import PASTED
+from iapeer.sessions.tmux.server import PaneFacts
 from iapeer.storage.ledger.rows import SessionRow
 
 from .delivery import marker_of

@@ -19,7 +19,7 @@ from iapeer.sessions.evidence import Fact
 from iapeer.sessions.givenback import ends_with, holds_alone
 from iapeer.sessions.model import TmuxSession
 from iapeer.sessions.screen import read_screen
-from iapeer.sessions.tmux.server import INTERRUPTED
+from iapeer.sessions.tmux.options import INTERRUPTED
 from iapeer.storage.faults import fault
 
 from .delivery import marker_of

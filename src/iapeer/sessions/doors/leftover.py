@@ -11,7 +11,7 @@ from __future__ import annotations
 from iapeer.sessions.model import TmuxSession
 from iapeer.sessions.process import unread_input
 from iapeer.sessions.screen import Composer
-from iapeer.sessions.tmux.server import LEFT
+from iapeer.sessions.tmux.options import LEFT
 
 
 async def note(session: TmuxSession, marker: str, composer: Composer) -> None:

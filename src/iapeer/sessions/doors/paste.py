@@ -17,7 +17,7 @@ from iapeer.sessions.busy import told_busy
 from iapeer.sessions.model import TmuxSession
 from iapeer.sessions.process import unread_input
 from iapeer.sessions.screen import Composer, Marks, Screen, read_screen
-from iapeer.sessions.tmux.server import ENTERED, PASTED
+from iapeer.sessions.tmux.options import ENTERED, PASTED
 from iapeer.storage.faults import fault
 
 from . import leftover

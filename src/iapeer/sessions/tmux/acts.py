@@ -10,19 +10,6 @@ import msgspec
 from iapeer.core.errors import TmuxError
 from iapeer.sessions.tmux.command import Command, line, pane
 
-PASTED = "@iap_pasted"
-"""User option that holds the marker of the last paste this server made."""
-
-ENTERED = "@iap_entered"
-"""User option that holds the marker of the last submit this server made."""
-
-INTERRUPTED = "@iap_interrupted"
-"""User option that holds the marker of the attempt whose turn we are interrupting, else empty."""
-
-LEFT = "@iap_left"
-"""User option that holds the marker of an attempt and the placeholder of its paste that stayed in
-the composer after Enter, else empty."""
-
 _ACT = "@iap_act"
 
 

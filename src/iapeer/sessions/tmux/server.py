@@ -1,6 +1,6 @@
 """One private tmux server per identity: start, look, paste, press keys, kill.
 
-The modules beside this one are its parts; others import from here only.
+The modules beside this one are its parts; others import from here, and what `options` are called.
 """
 
 from __future__ import annotations
@@ -12,15 +12,7 @@ from pathlib import Path
 
 from iapeer.core.errors import SessionGone, TmuxError
 from iapeer.sessions import process, spool
-from iapeer.sessions.tmux.acts import (
-    ENTERED,
-    INTERRUPTED,
-    LEFT,
-    PASTED,
-    Act,
-    act_commands,
-    was_done,
-)
+from iapeer.sessions.tmux.acts import Act, act_commands, was_done
 from iapeer.sessions.tmux.clients import Client, Hear, clients_commands, read_clients
 from iapeer.sessions.tmux.command import (
     Command,
@@ -36,14 +28,11 @@ from iapeer.sessions.tmux.config import DEFAULT_SIZE, config_text, shell_word
 from iapeer.sessions.tmux.exec import require_tmux, tmux_version
 from iapeer.sessions.tmux.facts import PaneFacts, facts_commands, read_facts
 from iapeer.sessions.tmux.link import Link, Mode
-from iapeer.sessions.tmux.spawn import Birth, Order, holder, spawn
+from iapeer.sessions.tmux.options import ENTERED, PASTED
+from iapeer.sessions.tmux.spawn import Birth, Order, holder, listener, spawn
 
 __all__ = [
     "DEFAULT_SIZE",
-    "ENTERED",
-    "INTERRUPTED",
-    "LEFT",
-    "PASTED",
     "Birth",
     "Client",
     "Mode",
@@ -344,7 +333,7 @@ class TmuxServer:
             TmuxError: it survived even SIGKILL, or can't be found out.
         """
         await self.close()
-        servers = {server for server in (self._server, self._listener()) if server}
+        servers = {server for server in (self._server, listener(self.socket)) if server}
         # Refused, hung or gone already: the process itself is looked at below.
         with contextlib.suppress(TmuxError):
             if holder(self.socket).state == "held":
@@ -355,7 +344,7 @@ class TmuxServer:
             if not await process.terminate(pid, start, 1.0):
                 raise TmuxError(f"the tmux server {pid} on {self.socket} can't be ended")
         for _ in range(_LISTENER_LOOKS):
-            if holder(self.socket).state != "held" or self._listener() is not None:
+            if holder(self.socket).state != "held" or listener(self.socket) is not None:
                 break
             await asyncio.sleep(_LISTENER_GAP_S)
         if holder(self.socket).state == "stale":
@@ -393,12 +382,6 @@ class TmuxServer:
         if self._server is not None:
             return not process.is_alive(*self._server)
         return holder(self.socket).state != "held"
-
-    def _listener(self) -> tuple[int, int] | None:
-        """Return (pid, start time) of whoever listens on the socket."""
-        pid = holder(self.socket).pid
-        start = None if pid is None else process.start_time(pid)
-        return None if pid is None or start is None else (pid, start)
 
     def _any_link(self) -> Link:
         return self._link or Link(self.socket, self._session, self._binary, "exec")

@@ -99,6 +99,17 @@ def holder(socket: Path) -> Holder:
         return Holder("held", _peer_pid(probe))
 
 
+def listener(socket: Path) -> tuple[int, int] | None:
+    """Return (pid, start time) of whoever listens on `socket`, None where nobody can tell.
+
+    Raises:
+        TmuxError: the question can't be answered.
+    """
+    pid = holder(socket).pid
+    start = None if pid is None else process.start_time(pid)
+    return None if pid is None or start is None else (pid, start)
+
+
 async def spawn(order: Order, socket: Path, binary: str, config: str) -> Birth:
     """Start a server on `socket` with one session that runs `order.argv`.
 
