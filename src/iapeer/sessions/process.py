@@ -216,16 +216,11 @@ async def end_program(pid: int, start: int) -> None:
         await terminate(pid, start, HUP_GRACE_S)
 
 
-def unread_input(pid: int) -> int | None:
-    """Return how many bytes a process has not read yet from its terminal; None: nobody can say."""
-    import psutil  # noqa: PLC0415 - asked only of a program that is late
-
+def unread_input(tty: str) -> int | None:
+    """Return how many bytes wait to be read from the terminal at this path; None: nobody can say."""
     try:
-        path = psutil.Process(pid).terminal()
-        terminal = os.open(path, os.O_RDONLY | os.O_NOCTTY | os.O_NONBLOCK) if path else -1
-    except (psutil.Error, OSError):
-        return None
-    if terminal < 0:
+        terminal = os.open(tty, os.O_RDONLY | os.O_NOCTTY | os.O_NONBLOCK)
+    except OSError:
         return None
     try:
         return int.from_bytes(fcntl.ioctl(terminal, termios.FIONREAD, bytes(4)), sys.byteorder)

@@ -49,6 +49,23 @@ async def test_no_enter_follows_one_that_is_not_read_yet_or_whose_message_was_re
 
 
 @pytest.mark.requirement("delivery:submit:again")
+async def test_a_session_that_begins_later_is_looked_at_as_the_first_one() -> None:
+    async with open_house("ann", "bob", misbehave="late_enter=1.6", evidence_s=10.0) as house:
+        # The second one gets a terminal with a number that nobody had when the first was looked at.
+        taken: list[int] = []
+        try:
+            for name in ("ann", "bob"):
+                for text in ("NOTHING\nhello", "NOTHING\nafter"):
+                    sent = await house.send(name, text)
+                    await house.wait(sent.message_id, "seen")
+                assert house.bodies(name) == ["NOTHING\nhello", "NOTHING\nafter"]
+                taken += [end for _ in range(32) for end in os.openpty()]
+        finally:
+            for end in taken:
+                os.close(end)
+
+
+@pytest.mark.requirement("delivery:submit:again")
 async def test_what_an_earlier_attempt_proved_keeps_no_swallowed_enter_from_being_pressed() -> None:
     async with open_house("ann", misbehave="swallow_enter=1") as house:
         await house.fleet.wake("ann", "demo")

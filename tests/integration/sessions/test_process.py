@@ -172,24 +172,20 @@ async def test_what_a_program_has_not_read_from_its_terminal_is_counted() -> Non
         try:
             assert reader.stdout is not None
             assert await asyncio.to_thread(reader.stdout.readline) == b"ready\n"
-            assert unread_input(reader.pid) == 0
+            assert unread_input(os.ttyname(slave)) == 0
             os.write(master, b"abc\r")
-            await until(lambda: unread_input(reader.pid) == 4, "the bytes to be there")
+            await until(lambda: unread_input(os.ttyname(slave)) == 4, "the bytes to be there")
             reader.send_signal(signal.SIGUSR1)
-            await until(lambda: unread_input(reader.pid) == 0, "the bytes to be read")
+            await until(lambda: unread_input(os.ttyname(slave)) == 0, "the bytes to be read")
         finally:
             reader.kill()
             os.close(master)
             os.close(slave)
 
 
-async def test_without_a_terminal_or_a_process_nobody_can_say_what_is_unread() -> None:
-    with subprocess.Popen(["sleep", "60"], start_new_session=True) as alone:
-        try:
-            assert unread_input(alone.pid) is None
-        finally:
-            alone.kill()
-    assert unread_input(alone.pid) is None
+def test_what_is_no_terminal_or_is_gone_tells_nothing_of_what_is_unread(tmp_path: Path) -> None:
+    assert unread_input("/dev/null") is None
+    assert unread_input(str(tmp_path / "gone")) is None
 
 
 _READER = """

@@ -9,7 +9,6 @@ waiting, and the program itself has told that it has the message: then nobody wr
 from __future__ import annotations
 
 from iapeer.sessions.model import TmuxSession
-from iapeer.sessions.process import unread_input
 from iapeer.sessions.screen import Composer
 from iapeer.sessions.tmux.options import LEFT
 
@@ -39,7 +38,7 @@ async def look(session: TmuxSession, composer: Composer) -> bool:
     marker, _, shown = session.left.partition(" ")
     if composer.text != shown or message_of(marker) not in session.proven:
         return False
-    if unread_input(session.pane[0]):
+    if await session.tmux.unread():
         # Somebody is typing: the key would take theirs along.
         return False
     await _keep(session, "")

@@ -15,7 +15,6 @@ from iapeer.core.settings import Settings
 from iapeer.core.states import HoldReason
 from iapeer.sessions.busy import told_busy
 from iapeer.sessions.model import TmuxSession
-from iapeer.sessions.process import unread_input
 from iapeer.sessions.screen import Composer, Marks, Screen, read_screen
 from iapeer.sessions.tmux.options import ENTERED, PASTED
 from iapeer.storage.faults import fault
@@ -193,7 +192,7 @@ class PasteDoor:
                 return HandOver.LANDED
             is_late = entered and loop.time() >= press_at - RE_ENTER_S / 2
             if is_late and (
-                unread_input(session.pane[0]) or leftover.message_of(marker) in session.proven
+                leftover.message_of(marker) in session.proven or await session.tmux.unread()
             ):
                 press_at = loop.time() + RE_ENTER_S
             if shown and loop.time() >= press_at:

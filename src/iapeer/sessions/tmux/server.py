@@ -50,7 +50,7 @@ HISTORY_MAX_LINES = 5000
 KILL_WAIT_S = 3.0
 _LISTENER_LOOKS = 50
 _LISTENER_GAP_S = 0.02
-"""A child that the server had just forked holds its listener until it becomes another program."""
+"""A child just forked holds the server's listener until it becomes another program."""
 _POKES = 3
 _POKE_GAP_S = 0.1
 
@@ -276,6 +276,12 @@ class TmuxServer:
             if not await self.enter(None, name):
                 return False
         return True
+
+    async def unread(self) -> int | None:
+        """Return how many bytes the program has not read from its terminal; None: unknown."""
+        command = ["display-message", "-p", "-t", pane(self._session), "#{pane_tty}"]
+        lines = await self._request([command])
+        return process.unread_input(lines[0]) if lines else None
 
     async def option(self, name: str) -> str | None:
         """Return the session's user option `name` (`@...`), None when it is not set."""
