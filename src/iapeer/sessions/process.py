@@ -217,7 +217,7 @@ async def end_program(pid: int, start: int) -> None:
 
 
 def unread_input(tty: str) -> int | None:
-    """Return how many bytes wait to be read from the terminal at this path; None: nobody can say."""
+    """Return how many bytes wait in the terminal at this path to be read; None: nobody knows."""
     try:
         terminal = os.open(tty, os.O_RDONLY | os.O_NOCTTY | os.O_NONBLOCK)
     except OSError:

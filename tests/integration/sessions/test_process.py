@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tty
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
