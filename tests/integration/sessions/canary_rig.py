@@ -225,15 +225,24 @@ before it is counted."""
 
 
 @asynccontextmanager
-async def open_rig(name: str = "r") -> AsyncIterator[Rig]:
-    """Open a root; every process of it ends with the block."""
+async def open_rig(name: str = "r", *, client: str = "") -> AsyncIterator[Rig]:
+    """Open a root; every process of it ends with the block.
+
+    `client` is a shell script that recorders wait with, in place of tmux.
+    """
     base = Path(tempfile.mkdtemp(prefix="iap", dir="/tmp"))
     paths = Paths(base / name)
     for folder in paths.private_dirs():
         ensure_private_dir(folder)
     tmux = shutil.which("tmux") or "tmux"
     ledger = Ledger.open(paths.ledger, 5.0)
-    canaries = Canaries(paths, tmux)
+    waits_with = tmux
+    if client:
+        program = base / "tmux"
+        program.write_text(f"#!/bin/sh\n{client}\n", encoding="utf-8")
+        program.chmod(0o700)
+        waits_with = str(program)
+    canaries = Canaries(paths, waits_with)
     canaries.prepare()
     rig = Rig(base, paths, canaries, ledger, tmux)
     try:

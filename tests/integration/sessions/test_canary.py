@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+import shlex
 import signal
 import sys
 from pathlib import Path
@@ -253,6 +254,23 @@ async def test_a_dismissed_recorder_takes_its_client_along(number: signal.Signal
         _kill(body.server)
         await asyncio.sleep(GRACE_S + 0.5)
         await rig.silent()
+
+
+DEAF = f"""exec {shlex.quote(sys.executable)} -S -c '
+import os, pathlib, signal, sys, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+pathlib.Path(sys.argv[1]).with_name("deaf").touch()
+time.sleep(60)
+' "$0" "$@"
+"""
+
+
+async def test_a_dismissed_recorder_takes_a_client_along_that_hears_no_signal_yet() -> None:
+    async with open_rig(client=DEAF) as rig:
+        body = await rig.begin()
+        await until((rig.base / "deaf").exists)
+        _kill(rig.mark(body).recorder, signal.SIGTERM)
+        await until(lambda: not recorders(rig.base))
 
 
 @pytest.mark.requirement("forensics:recorder:rearm")

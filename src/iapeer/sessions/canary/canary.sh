@@ -31,8 +31,9 @@ alive() {
 # Dismissed: nothing is recorded from now on.
 leave() {
     trap '' HUP INT TERM
-    [ -z "$client" ] || kill -TERM "$client" 2>/dev/null
-    [ -z "$pause" ] || kill -TERM "$pause" 2>/dev/null
+    # Between its fork and its exec a child has our handlers: another signal would be lost there.
+    [ -z "$client" ] || kill -KILL "$client" 2>/dev/null
+    [ -z "$pause" ] || kill -KILL "$pause" 2>/dev/null
     rm -f "$run/$session.pid"
     exit 0
 }
