@@ -140,7 +140,8 @@ class Admission:
     ) -> Reach:
         """Look whether the runtimes that a message may go to can be started.
 
-        Reads files, so it is done before the transaction and not in it.
+        Reads files, so a sender who waits looks before the transaction; a letter or a second
+        chance, which nobody waits for, may look inside it.
         """
         refused: dict[str, IapeerError] = {}
         for runtime in record.runtimes if draft.runtime is None else (draft.runtime,):
