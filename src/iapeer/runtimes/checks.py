@@ -30,10 +30,11 @@ def check(spec: RuntimeSpec) -> None:
     for key, name in (
         ("submit.key", spec.submit.key),
         ("submit.empty_key", spec.submit.empty_key or "Enter"),
-        ("submit.erase_key", spec.submit.erase_key or "Enter"),
         ("control.interrupt", spec.control.interrupt or "Enter"),
     ):
         _check_key(key, name)
+    for index, name in enumerate(spec.submit.erase_keys):
+        _check_key(f"submit.erase_keys[{index}]", name)
     _need(0 <= spec.submit.settle_ms <= 10_000, "submit.settle_ms", "out of range", "0 to 10000")
     for index, expression in enumerate(spec.control.compact_refused):
         _check_expression(f"control.compact_refused[{index}]", expression)

@@ -184,10 +184,11 @@ class Submit(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     empty_key: str = ""
     """Key that empties the composer reliably. With it, a message that the program gives back when
     iapeer interrupts its turn is cleared. Empty (default): it is left there."""
-    erase_key: str = ""
-    """Key that erases the line with a folded paste and does nothing else, neither in an empty
-    composer nor while a turn runs. With it, a paste that stays in the composer although the program
-    has read it is erased. Empty (default): it is left there, and what follows waits."""
+    erase_keys: tuple[str, ...] = ()
+    """Keys, pressed one after the other, that erase the line with a folded paste wherever the
+    cursor stands in it and do nothing else, neither in an empty composer nor while a turn runs.
+    With them, a paste that stays in the composer although the program has read it is erased. Empty
+    (default): it is left there, and what follows waits."""
 
 
 class Control(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -31,8 +31,10 @@ async def _left(house: House, monkeypatch: pytest.MonkeyPatch, text: str = "NOTH
 
 
 @pytest.mark.requirement("delivery:submit:left")
-async def test_messages_follow_one_whose_paste_stays_and_each_is_read_once() -> None:
-    async with open_house("ann", misbehave=KEEPS) as house:
+@pytest.mark.parametrize("misbehave", [KEEPS, f"{KEEPS}=front"], ids=["behind", "before"])
+async def test_messages_follow_one_whose_paste_stays_and_each_is_read_once(misbehave: str) -> None:
+    """Wherever the cursor is left: Claude Code leaves it behind the placeholder, or before it."""
+    async with open_house("ann", misbehave=misbehave) as house:
         for text in ("NOTHING\none", "NOTHING\ntwo"):
             sent = await house.send("ann", text)
             row = await house.wait(sent.message_id, "seen")

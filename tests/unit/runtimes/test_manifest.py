@@ -100,6 +100,7 @@ def test_the_readme_shows_every_key_there_is() -> None:
         ),
         (MINIMAL + "[[screen.dialogs]]\nkeyz = 1", ("screen.dialogs[0]", "match, keys, when")),
         (MINIMAL + '[submit]\nkey = "-X"', ("submit.key",)),
+        (MINIMAL + '[submit]\nerase_keys = ["C-e", "-X"]', ("submit.erase_keys[1]",)),
         (MINIMAL + "[submit]\nsettle_ms = -1", ("submit.settle_ms",)),
         (MINIMAL + '[control]\ncompact = "a\\nb"', ("control.compact", "one line")),
         (MINIMAL + '[evidence]\ntranscript = "/t"', ("evidence", "need each other")),

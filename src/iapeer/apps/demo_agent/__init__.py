@@ -26,7 +26,7 @@ never answered.
 
 Environment: DEMO_TRANSCRIPT (file), DEMO_PROMPT_HOOK (JSON list: argv), DEMO_GHOST=1 (suggestion
 in the empty composer), DEMO_MISBEHAVE (comma list: swallow_enter[=n], late_enter=<s>,
-late_clear=<s>, keeps_paste, exit_at_start=<code>, hang_at_start, dialog, lose_queue,
+late_clear=<s>, keeps_paste[=front], exit_at_start=<code>, hang_at_start, dialog, lose_queue,
 slow_start=<s>, crash_on_message, no_hook, no_transcript, nothing_to_compact, never_compacts,
 gives_back).
 PEER_MCP_URL, PEER_IDENTITY, PEER_TOKEN and PEER_SESSION are set by the daemon.

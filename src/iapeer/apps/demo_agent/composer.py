@@ -29,6 +29,8 @@ class Composer:
         self._parts: list[str | Folded] = []
         self._size = 0
         self._pastes = 0
+        self.at_front = False
+        """Whether the cursor stands before the draft, where nothing is to be erased."""
 
     def __bool__(self) -> bool:
         return bool(self._parts)
@@ -59,6 +61,7 @@ class Composer:
 
     def clear(self) -> None:
         """Empty the draft."""
+        self.at_front = False
         self._parts.clear()
         self._size = 0
 

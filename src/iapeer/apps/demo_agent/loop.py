@@ -166,7 +166,9 @@ class Loop:
             self._composer.insert("\n")
         elif name == "backspace":
             self._composer.backspace()
-        elif name == "c-u":
+        elif name == "c-e":
+            self._composer.at_front = False
+        elif name == "c-u" and not self._composer.at_front:
             self._composer.clear()
         elif name == "escape":
             self._escape()
@@ -185,6 +187,8 @@ class Loop:
                 self._clear_at = time.monotonic() + self._options.number("late_clear", 1.0)
             elif "keeps_paste" not in self._options.misbehave:
                 self._composer.clear()
+            else:
+                self._composer.at_front = self._options.misbehave["keeps_paste"] == "front"
 
     def _be_late(self) -> None:
         """Show the paste, then read nothing for a while, as on a busy machine.

@@ -2,8 +2,9 @@
 
 Measured with Claude Code 2.1.197, nine at once on two cores, in 10 of 72 conversations of nine
 messages: the model reads the message, and its placeholder stands in the composer for good, like a
-person's draft. It is erased when it is, to the letter, what stood there when the door gave up
-waiting, and the program itself has told that it has the message: then nobody wrote it.
+person's draft, the cursor behind it or before it. It is erased when it is, to the letter, what
+stood there when the door gave up waiting, and the program itself has told that it has the message:
+then nobody wrote it.
 """
 
 from __future__ import annotations
@@ -18,15 +19,15 @@ async def note(session: TmuxSession, marker: str, composer: Composer) -> None:
 
     Raises SessionGone, TmuxError.
     """
-    if session.spec.submit.erase_key and composer.kind == "paste_chip":
+    if session.spec.submit.erase_keys and composer.kind == "paste_chip":
         await _keep(session, f"{marker} {composer.text}")
 
 
 async def look(session: TmuxSession, composer: Composer) -> bool:
-    """Erase the placeholder if it is one of a message that was read; whether a key was pressed.
+    """Erase the placeholder if it is one of a message that was read; whether keys were pressed.
 
-    It is pressed once: what still stands there then is a person's. A composer without a draft ends
-    it too: a placeholder that comes back was called back by somebody.
+    They are pressed once: what still stands there then is a person's. A composer without a draft
+    ends it too: a placeholder that comes back was called back by somebody.
 
     Raises SessionGone, TmuxError.
     """
@@ -39,10 +40,10 @@ async def look(session: TmuxSession, composer: Composer) -> bool:
     if composer.text != shown or message_of(marker) not in session.proven:
         return False
     if await session.tmux.unread():
-        # Somebody is typing: the key would take theirs along.
+        # Somebody is typing: the keys would take theirs along.
         return False
     await _keep(session, "")
-    await session.tmux.keys(session.spec.submit.erase_key)
+    await session.tmux.keys(*session.spec.submit.erase_keys)
     return True
 
 
