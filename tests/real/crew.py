@@ -71,7 +71,7 @@ class Crew:
         """Wait until that many turns began with these words; return the last one's request."""
         wait_until(
             lambda: len(self.asked(words, runtime)) >= times,
-            reason=f"{runtime} to be asked {words!r} {times} times, not {self.story()}",
+            reason=lambda: f"{runtime} to be asked {words!r} {times} times, not {self.story()}",
         )
         return self.asked(words, runtime)[times - 1]
 

@@ -57,15 +57,21 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def wait_until(what: Callable[[], Any], timeout_s: float = WAIT_S, reason: str = "") -> Any:
-    """Ask until the answer is truthy and return it. Raises AssertionError at the time-out."""
+def wait_until(
+    what: Callable[[], Any], timeout_s: float = WAIT_S, reason: str | Callable[[], str] = ""
+) -> Any:
+    """Ask until the answer is truthy and return it. Raises AssertionError at the time-out.
+
+    `reason`, what was waited for; one that tells how things stand is called at the time-out.
+    """
     deadline = time.monotonic() + timeout_s
     while True:
         found = what()
         if found:
             return found
         if time.monotonic() > deadline:
-            raise AssertionError(f"not within {timeout_s} s: {reason or what}")
+            told = reason() if callable(reason) else reason
+            raise AssertionError(f"not within {timeout_s} s: {told or what}")
         time.sleep(POLL_S)
 
 
