@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Coroutine, Sequence
-from enum import StrEnum
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from iapeer.core.clock import Clock, SystemClock
@@ -19,7 +18,8 @@ from iapeer.sessions.evidence import Fact
 
 from .errors import NoAnswer, NotReached
 from .frames import Event, Stored
-from .ids import marker_of, message_id_of, native_message_id
+from .history import Found, answers_to, attempts_at, is_end, user_ids, whereabouts
+from .ids import marker_of, native_message_id
 from .reading import Reader, Reading
 
 if TYPE_CHECKING:
@@ -43,20 +43,6 @@ COMPACT_LOOK_S = 1.0
 """How long a refusal to shorten it is waited for."""
 OTHERS_MAX = 1_000
 """Sessions of subagents that are remembered."""
-
-_UNFINISHED = frozenset({"", "tool-calls", "unknown"})
-
-
-class Found(StrEnum):
-    """Where a message is on the other side."""
-
-    ABSENT = "absent"
-    WAITING = "waiting"
-    """Stored; no answer was begun after it."""
-    READ = "read"
-    """The model was given it, and its turn runs or came to its end."""
-    CUT = "cut"
-    """The model was given it, but the turn was cut off and does not run."""
 
 
 class HttpChannel:
@@ -166,13 +152,25 @@ class HttpChannel:
     async def look(self, marker: str) -> Found:
         """Look for exactly this attempt; raises NotReached, NoAnswer."""
         messages, busy = await self._history()
-        attempts = [native for native in _user_ids(messages) if marker_of(native) == marker]
-        return _whereabouts(messages, attempts, busy=busy)
+        attempts = [native for native in user_ids(messages) if marker_of(native) == marker]
+        return whereabouts(messages, attempts, busy=busy)
 
     async def look_any(self, message_id: str) -> Found:
         """Look for the newest attempt at this message; raises NotReached, NoAnswer."""
         messages, busy = await self._history()
-        return _whereabouts(messages, _attempts(messages, message_id), busy=busy)
+        attempts = attempts_at(messages, message_id)
+        found = whereabouts(messages, attempts, busy=busy)
+        if found == Found.READ and self._will_be_told(messages, attempts[-1]):
+            return Found.BEGUN
+        return found
+
+    def _will_be_told(self, messages: Sequence[Stored], native: str) -> bool:
+        """Whether events that tell of this message's turn have still to come."""
+        answers = answers_to(messages, native)
+        if any(not self._reader.has(answer.id) for answer in answers):
+            return True
+        # All of them are from before it was set going again.
+        return native in self._reader.waiting and not any(map(is_end, answers))
 
     async def run_again(self, message_id: str) -> None:
         """Let the server begin the turn of a message that stands in its history already.
@@ -181,12 +179,15 @@ class HttpChannel:
         (measured). Raises NotReached, NoAnswer.
         """
         messages, _busy = await self._history()
-        attempts = _attempts(messages, message_id)
+        attempts = attempts_at(messages, message_id)
         if attempts:
             await self._run_again(attempts[-1])
 
     def confirm(self, message_id: str) -> None:
-        """Tell of a message from an earlier life of the session that its turn runs or has run."""
+        """Tell of a message from an earlier life of the session that its turn runs or has run.
+
+        Right after a look that found it read: what events will still tell is not told here.
+        """
         facts = [Fact("user", ids=(message_id,), source=f"session {self.native_id}")]
         if not self.busy:
             end = Fact("turn_end", status=TurnEnd.DONE, source=f"session {self.native_id}")
@@ -358,31 +359,6 @@ async def _forgiving(request: Coroutine[Any, Any, bool]) -> bool:
         return await request
     except (NotReached, NoAnswer):
         return False
-
-
-def _user_ids(messages: Sequence[Stored]) -> list[str]:
-    return [stored.info.id for stored in messages if stored.info.role == "user"]
-
-
-def _attempts(messages: Sequence[Stored], message_id: str) -> list[str]:
-    return [native for native in _user_ids(messages) if message_id_of(native) == message_id]
-
-
-def _whereabouts(messages: Sequence[Stored], natives: Sequence[str], *, busy: bool) -> Found:
-    """Return what became of the newest of these messages."""
-    if not natives:
-        return Found.ABSENT
-    answers = [
-        stored.info
-        for stored in messages
-        if stored.info.role != "user"
-        and not stored.info.is_summary
-        and (stored.info.parent_id or "") >= natives[-1]
-    ]
-    if not answers:
-        return Found.WAITING
-    has_end = any((answer.finish or "") not in _UNFINISHED for answer in answers)
-    return Found.READ if busy or has_end else Found.CUT
 
 
 def _tell_defect(task: asyncio.Task[Any]) -> None:
