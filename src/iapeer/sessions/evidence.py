@@ -38,6 +38,8 @@ class Fact(msgspec.Struct, frozen=True):
     `status` of a turn's end is a `TurnEnd`; of one that failed `error` is the category, `words` the
     text shown to people and `reset_at` the wall time it is over, where the runtime gives one. `at`
     is the wall time it happened: an end ends only turns that were seen to begin before it.
+    `stamp` is the same by the program's own word, where its hooks alone tell of turns: of two ends
+    of one turn the earlier one counts, in whatever order they come in.
     `begins` says of a user input that a turn begins with it, so that every one before it is over.
     `spares` are ids of messages whose turns began after it or run beside it, whatever their times
     say.
@@ -52,6 +54,7 @@ class Fact(msgspec.Struct, frozen=True):
     words: str = ""
     reset_at: float | None = None
     at: float | None = None
+    stamp: float | None = None
     begins: bool = False
     spares: tuple[str, ...] = ()
     native_id: str = ""
@@ -120,9 +123,14 @@ def read_hook(event: Mapping[str, object], evidence: Evidence) -> Fact | None:
     fact = _told(event, kind, texts)
     if fact is None:
         return None
+    stamp = _stamp(event, evidence)
     return msgspec.structs.replace(
         fact,
         source=f"hook {name}" if name else "prompt hook",
+        # A program waits for this one hook before it goes on. No later word can come before it, and
+        # a clock that was set back leaves no turn open.
+        at=None if fact.status == TurnEnd.DONE else stamp,
+        stamp=stamp,
         native_id=_word(event.get("session_id")),
         transcript=_word(event.get("transcript_path")),
     )
@@ -148,6 +156,13 @@ def _told(event: Mapping[str, object], kind: HookKind | None, texts: Sequence[st
             return Fact(kind)
         case None:
             return None
+
+
+def _stamp(event: Mapping[str, object], evidence: Evidence) -> float | None:
+    """Return when it happened; None where a record ends turns too, whose lines come without it."""
+    if any(record.kind == "turn_end" for record in evidence.records):
+        return None
+    return _time(event.get("timestamp"))
 
 
 def _ids(texts: Sequence[str]) -> tuple[str, ...]:

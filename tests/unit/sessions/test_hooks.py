@@ -14,6 +14,7 @@ from iapeer.runtimes.spec import Evidence
 from iapeer.sessions.evidence import WORDS_MAX, Fact, read_hook, read_line
 
 CLAUDE = load_manifest(SHIPPED / "claude.toml").evidence
+QWEN = load_manifest(SHIPPED / "qwen.toml").evidence
 OURS = '<iap from="bob" runtime="demo" id="aaaaaaaaaaaa"><msg>x</msg></iap>'
 WHERE = {"session_id": "native", "transcript_path": "/t.jsonl"}
 
@@ -56,6 +57,33 @@ def test_how_a_turn_ended(name: str, more: dict[str, Any], status: str, error: s
     assert fact is not None
     assert (fact.kind, fact.status, fact.error) == ("turn_end", status, error)
     assert len(fact.words) <= WORDS_MAX
+
+
+@pytest.mark.parametrize(
+    ("name", "limits"),
+    [("UserPromptSubmit", True), ("StopFailure", True), ("Notification", True), ("Stop", False)],
+)
+def test_a_hook_that_names_its_time_is_taken_by_it(name: str, limits: bool) -> None:
+    told = {"hook_event_name": name, "prompt": OURS, "timestamp": "2026-11-23T04:18:02.251Z"}
+    fact = read_hook(told, QWEN)
+    assert fact is not None
+    assert fact.stamp == 1795407482.251
+    # A program waits for its Stop hook: that ends all that ran, whatever its clock says.
+    assert fact.at == (fact.stamp if limits else None)
+
+
+@pytest.mark.parametrize("name", ["UserPromptSubmit", "StopFailure", "Stop"])
+def test_where_a_record_tells_of_turns_too_the_times_of_hooks_say_nothing(name: str) -> None:
+    fact = _hook(name, prompt=OURS, timestamp="2026-11-23T04:18:02.251Z")
+    assert fact is not None
+    assert (fact.at, fact.stamp) == (None, None)
+
+
+@pytest.mark.parametrize("stamp", ["yesterday", 7, None, ["2026-11-23T04:18:02.251Z"]])
+def test_a_time_that_is_none_is_left_out(stamp: object) -> None:
+    fact = read_hook({"hook_event_name": "Notification", "timestamp": stamp}, QWEN)
+    assert fact is not None
+    assert (fact.at, fact.stamp) == (None, None)
 
 
 @pytest.mark.parametrize("name", ["PreToolUse", "PostToolUse", "Notification", "", "stop"])

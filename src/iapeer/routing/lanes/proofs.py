@@ -82,7 +82,10 @@ def _take_end(conn: Connection, session_id: str, fact: Fact, taken: Taken, now: 
         taken.ended.append((fact, end, mended))
         return
     until = turns.Until(fact.at, fact.spares)
-    ended = turns.end_turn(conn, session_id, end, now, until)
+    ended_at = now if fact.stamp is None else fact.stamp
+    ended = turns.end_turn(conn, session_id, end, ended_at, until)
+    if fact.stamp is not None:
+        ended += turns.end_earlier(conn, session_id, end, fact.stamp)
     taken.ended.append((fact, end, ended))
     # What was spared runs, and what is written in it is still behind its message.
     if not turns.open_messages(conn, session_id):

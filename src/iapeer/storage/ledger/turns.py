@@ -81,6 +81,23 @@ def mend_end(
     ]
 
 
+def end_earlier(
+    conn: sqlite3.Connection, session_id: str, end: TurnEnd, ended_at: float
+) -> list[str]:
+    """Note how a session's turns ended of which a later end was noted; return their messages' ids.
+
+    Which turn is meant is told by the times alone: it ran at `ended_at`. One in which the session
+    died stays as it is.
+    """
+    found = conn.execute(
+        "UPDATE turns SET turn_end = :end, ended_at = :at"
+        " WHERE session_id = :session AND turn_end NOT IN ('', :died)"
+        " AND seen_at <= :at AND ended_at > :at RETURNING message_id",
+        {"end": end, "at": ended_at, "session": session_id, "died": TurnEnd.DIED},
+    ).fetchall()
+    return [message_id for (message_id,) in found]
+
+
 def _open_ids(conn: sqlite3.Connection, session_id: str, until: Until) -> list[str]:
     found = conn.execute(
         "SELECT message_id FROM turns WHERE session_id = :session AND turn_end = ''"
