@@ -45,6 +45,9 @@ SLOW_S, KILLED_S, LONG_S = 3, 5, 30
 """Turns to send into, to kill in, and to interrupt."""
 STEP_S = 20.0
 """A program that has come up answers within this, on a busy machine too."""
+TOOL_S = 60.0
+"""The same for its first command: it may have to load what reads one, and do nothing else meanwhile
+(measured: Qwen Code 0.15.10 works 2 to 3 s on it, 12 to 15 s with twelve of them on two cores)."""
 _POLL_S = 0.05
 _SCREEN_LINES = 20
 _TMUX_S = 5.0

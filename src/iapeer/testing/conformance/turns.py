@@ -9,7 +9,7 @@ from iapeer.runtimes.spec import RuntimeSpec
 from .given import ModelGiven
 from .outcome import CheckFailed, NotApplicable, require
 from .simulation import send, shell_call, slow
-from .stage import ANN, DAN, LONG_S, SLOW_S, Stage
+from .stage import ANN, DAN, LONG_S, SLOW_S, STEP_S, TOOL_S, Stage
 
 _DRAFT = "half a thought"
 _DONE = "tool-is-done"
@@ -38,7 +38,7 @@ def mid_tool(stage: Stage) -> str:
     line = _shell_line(stage)
     running = stage.send(ANN, f"use your tool\n{line}\nEND")
     stage.seen(running)
-    figure = _join(stage, running, "came in while a tool ran\nEND")
+    figure = _join(stage, running, "came in while a tool ran\nEND", TOOL_S)
     finished = stage.model is not None and any(
         _DONE in text for request in stage.model.requests for text in request.tool_results
     )
@@ -120,15 +120,15 @@ def tells_compaction(spec: RuntimeSpec) -> bool:
     return spec.has_channel or bool(spec.control.compact and told)
 
 
-def _join(stage: Stage, running: str, body: str) -> str:
+def _join(stage: Stage, running: str, body: str, limit_s: float = STEP_S) -> str:
     """Send into a running turn; return how it was taken up."""
     second = stage.send(ANN, body)
-    taken = stage.wait(lambda: _taken(stage, second), "it is queued or held")
+    taken = stage.wait(lambda: _taken(stage, second), "it is queued or held", limit_s)
     turns = stage.trace(running)["turns"]
     early = bool(turns) and not turns[-1]["end"]
-    end = stage.ended(running)
+    end = stage.ended(running, limit_s)
     require(end in {"done", ""}, f"the running turn ended as {end}: it was cut off")
-    stage.ended(second)
+    stage.ended(second, limit_s)
     if stage.given is not None:
         texts = stage.wait(lambda: stage.texts(second), "its text is in a request")
         require(len(texts) == 1, f"it was given {len(texts)} times")
