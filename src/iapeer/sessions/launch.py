@@ -34,6 +34,7 @@ from .onlookers import Onlookers
 from .plan import Plan, Surroundings, config_home, is_isolated, make_plan
 from .process import end_program, is_alive, start_time
 from .ready import AUX, until_ready
+from .recorded import until_recorded
 from .tmux.server import TmuxServer
 
 _Started = TypeVar("_Started")
@@ -200,6 +201,7 @@ class Launcher:
 
     async def end(self, session: TmuxSession, cause: str) -> None:
         """End one session and everything that runs in it; write its end down. Idempotent."""
+        await until_recorded(session)
         await session.release()
         await self.onlookers.ended(session.id)
         scene = await self._ends.look(remains_of(session))
@@ -369,9 +371,8 @@ class Launcher:
 
 
 def _as_launch_failure(request: LaunchRequest, error: TmuxError) -> LaunchFailed:
-    return LaunchFailed(
-        f"{request.identity.address}: {error.message}", hint=error.hint, code="tmux"
-    )
+    address = request.identity.address
+    return LaunchFailed(f"{address}: {error.message}", hint=error.hint, code="tmux")
 
 
 async def _whole(start: Coroutine[Any, Any, _Started]) -> _Started:
