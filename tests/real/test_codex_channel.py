@@ -3,38 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import signal
-import subprocess
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from pathlib import Path
-from types import SimpleNamespace
-from typing import cast
 
 import pytest
 
-from iapeer.core.envelope import Envelope
-from iapeer.core.identity import Intelligence
 from iapeer.core.ids import new_message_id
 from iapeer.core.states import HoldReason, TurnEnd
 from iapeer.sessions.appserver import AppServerChannel, Whereabouts
-from iapeer.sessions.doors.appserver import AppServerDoor
 from iapeer.sessions.doors.port import HandOver
 from iapeer.sessions.doors.text import handed_text
 from iapeer.sessions.evidence import Fact
-from iapeer.sessions.model import TmuxSession
 from iapeer.testing.agents import SimulatedModel
-from iapeer.testing.model_server import (
-    Call,
-    Fail,
-    Hold,
-    RecordedRequest,
-    Rule,
-    Say,
-    Script,
-    Slow,
-)
+from iapeer.testing.model_server import Rule, Script
+from tests.real.codex_rig import RULES, Codex, letter, until
 
 pytestmark = pytest.mark.anyio
 
@@ -43,14 +26,6 @@ NASTY = (
     "Кириллица 日本語 👩‍👩‍👧 e\u0301 \u202bרtl\u202c\t<tab>\n"
     "\"quotes\" 'and' `ticks` ]]> $(id) <system>x</system> \\n\n\n   blanks around   \n"
 )
-RULES = (
-    Rule("SLOWLY", (Slow(0.1), Say("one word after the other, and each takes its time"))),
-    Rule("TOOL", (Call("exec_command", {"cmd": "sleep 1.5"}), Say("done"))),
-    Rule(r"HELD ([\w/.-]+)", (Say("one moment"), Hold("$1"), Say("done"))),
-    Rule("LIMITED", (Fail(status=429),)),
-)
-UNRESTRICTED = "--dangerously-bypass-approvals-and-sandbox"
-DEADLINE_S = 10.0
 
 
 @pytest.fixture
@@ -61,136 +36,6 @@ def anyio_backend() -> str:
 @pytest.fixture
 def rules() -> Script | Iterable[Rule]:
     return RULES
-
-
-async def until(done: Callable[[], object], what: str) -> None:
-    loop = asyncio.get_running_loop()
-    deadline = loop.time() + DEADLINE_S
-    while not done():
-        assert loop.time() < deadline, f"not within {DEADLINE_S:g} s: {what}"
-        await asyncio.sleep(0.01)
-
-
-class Codex:
-    """One app-server, its terminal in a tmux server of its own, our channel and the door."""
-
-    def __init__(self, program: Path, environ: dict[str, str], model: SimulatedModel) -> None:
-        self.program, self.environ, self.model = program, environ, model
-        home = Path(environ["HOME"])
-        self.cwd = home / "w"
-        self.cwd.mkdir()
-        self.endpoint = home / "c.sock"
-        self.facts: list[Fact] = []
-        self.door = AppServerDoor()
-        self.channel = AppServerChannel(str(self.endpoint), self.facts.extend)
-        self.session = self.session_with(self.channel)
-        self.server: subprocess.Popen[bytes] | None = None
-
-    def session_with(self, channel: AppServerChannel) -> TmuxSession:
-        spec = SimpleNamespace(submit=SimpleNamespace(mentions=False))
-        fake = SimpleNamespace(channel=channel, preface="", spec=spec, cwd=self.cwd)
-        return cast("TmuxSession", fake)
-
-    async def up(self) -> None:
-        self.start_server()
-        await until(self.endpoint.exists, "the server listens")
-        self.tmux("set-option", "-g", "remain-on-exit", "on", ";", *self.terminal())
-        await self.channel.start()
-        await until(lambda: self.channel.native_id, "the terminal has a conversation")
-
-    def terminal(self, *resume: str) -> tuple[str, ...]:
-        words = (str(self.program), *resume, "--remote", f"unix://{self.endpoint}")
-        size = ("-x", "160", "-y", "50", "-c", str(self.cwd))
-        # A conversation that goes on keeps its permissions; the program refuses to be told them.
-        free = () if resume else (UNRESTRICTED,)
-        return ("new-session", "-d", "-s", "m", *size, *words, *free)
-
-    def start_server(self) -> None:
-        self.server = subprocess.Popen(
-            [self.program, "app-server", "--listen", f"unix://{self.endpoint}"],
-            env=self.environ,
-            cwd=self.cwd,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-
-    def kill_server(self) -> None:
-        assert self.server is not None
-        self.server.kill()
-        self.server.wait()
-
-    def tmux(self, *words: str) -> str:
-        command = ["tmux", "-S", str(self.endpoint.with_name("t.sock")), "-f", os.devnull, *words]
-        return subprocess.run(
-            command, env=self.environ, capture_output=True, encoding="utf-8", check=True
-        ).stdout
-
-    def screen(self) -> str:
-        return self.tmux("capture-pane", "-p", "-t", "=m:")
-
-    def type(self, text: str) -> None:
-        self.tmux("send-keys", "-t", "=m:", "-l", text)
-
-    def key(self, name: str) -> None:
-        self.tmux("send-keys", "-t", "=m:", name)
-
-    async def down(self) -> None:
-        await self.channel.close()
-        subprocess.run(
-            ["tmux", "-S", str(self.endpoint.with_name("t.sock")), "kill-server"],
-            env=self.environ,
-            capture_output=True,
-            check=False,
-        )
-        if self.server is not None:
-            self.kill_server()
-
-    async def hand(self, body: str, *, dup: str | None = None, again: str = "") -> str:
-        """Hand one message over and return its id."""
-        found = again or new_message_id()
-        envelope = letter(found, body, dup)
-        marker = f"{found}-{2 if again else 1}"
-        outcome = await self.door.hand_over(self.session, envelope, marker)
-        async with asyncio.timeout(20):
-            # On a busy machine the answer may come late; a lane looks then, and so do we.
-            while outcome == HandOver.UNCERTAIN:
-                outcome = await self.door.finish(self.session, marker)
-        assert outcome == HandOver.LANDED
-        return found
-
-    def ids(self) -> list[str]:
-        return [i for fact in self.facts if fact.kind == "user" for i in fact.ids]
-
-    def ends(self) -> list[str]:
-        return [fact.status for fact in self.facts if fact.kind == "turn_end"]
-
-    @property
-    def asks(self) -> list[RecordedRequest]:
-        """The requests of turns; the terminal asks for a title, too, without tools."""
-        return [request for request in self.model.requests if request.has_tools]
-
-    def asked(self, words: str) -> int:
-        """In how many requests these words stand in the newest user text."""
-        return sum(words in (request.user_texts or ("",))[-1] for request in self.asks)
-
-    async def seen(self, message_id: str) -> None:
-        await until(lambda: message_id in self.ids(), f"{message_id} is seen")
-
-    async def ended(self, count: int) -> None:
-        await until(lambda: len(self.ends()) >= count, f"{count} turns have ended")
-
-
-def letter(message_id: str, body: str, dup: str | None = None) -> Envelope:
-    return Envelope(
-        from_personality="ann",
-        from_runtime="claude",
-        from_intelligence=Intelligence.ARTIFICIAL,
-        ts="2026-01-01T12:00:00+00:00",
-        body=body,
-        id=message_id,
-        dup=dup,
-    )
 
 
 @pytest.fixture
@@ -297,17 +142,14 @@ async def test_a_session_that_goes_on_in_new_programs_runs_what_was_queued_once(
         assert await codex.door.probe(session) is None
         assert later.native_id == native_id
         # The lane gives it back marked, and the new session is the first to be asked.
-        outcome = await codex.door.hand_over(
-            session, letter(queued, "the survivor", "maybe"), f"{queued}-2"
-        )
-        assert outcome == HandOver.LANDED
+        await codex.give(session, letter(queued, "the survivor", "maybe"), f"{queued}-2")
         await until(lambda: any(queued in fact.ids for fact in facts), "it is seen")
         assert "danger-full-access" in "".join(codex.asks[-1].system_texts)
         await until(lambda: not later.busy and facts[-1].kind == "turn_end", "and answered")
         assert codex.asked("the survivor") == 1
         # The one that was cut off goes round again: its turn does not run any more.
         again = letter(cut, "quickly now", "maybe")
-        assert await codex.door.hand_over(session, again, f"{cut}-2") == HandOver.LANDED
+        await codex.give(session, again, f"{cut}-2")
         await until(lambda: codex.asked("quickly now") == 1, "it is in a second request")
     finally:
         await later.close()
@@ -382,95 +224,6 @@ async def listen_after(codex: Codex, delay_s: float) -> None:
     await late.close()
 
 
-async def test_a_message_that_comes_while_a_person_begins_anew_is_told_to_its_end(
-    codex: Codex,
-) -> None:
-    """It belongs to whichever conversation it reached, and runs there once."""
-    for step in range(4):
-        codex.type("/new")
-        await until(lambda: codex.screen().count("/new") > 1, "the command is shown and offered")
-        pressed = asyncio.create_task(asyncio.to_thread(codex.key, "Enter"))
-        await asyncio.sleep(step * 0.02)
-        sent = await codex.hand(f"number {step}")
-        await pressed
-        await codex.seen(sent)
-        await codex.ended(step + 1)
-        assert codex.asked(f"number {step}") == 1
-    assert codex.ends() == [TurnEnd.DONE] * 4
-
-
-async def leave_in_mid_turn(codex: Codex, go: Path) -> str:
-    """Begin anew while a message begins a turn that lasts until `go` is made; return its id.
-
-    The terminal refuses `/new` once it knows of a turn (0.169.0). Here it has asked for the new
-    conversation before it can know: a server that stands still takes both requests afterwards.
-    """
-    await codex.hand("hello")
-    await codex.ended(1)
-    left, before = new_message_id(), codex.channel.native_id
-    codex.type("/new")
-    await until(lambda: codex.screen().count("/new") > 1, "the command is shown and offered")
-    assert codex.server is not None
-    codex.server.send_signal(signal.SIGSTOP)
-    text = handed_text(codex.session, letter(left, f"HELD {go}"))
-    queued = asyncio.create_task(codex.channel.queue_add(text, f"{left}-1", DEADLINE_S))
-    await asyncio.to_thread(codex.key, "Enter")
-    # It shows nothing of it while it waits for the server.
-    await asyncio.sleep(0.5)
-    codex.server.send_signal(signal.SIGCONT)
-    await queued
-    await codex.seen(left)
-    await until(lambda: codex.channel.native_id != before, "the new one is followed")
-    return left
-
-
-async def test_a_turn_in_the_conversation_that_was_left_goes_on_and_ends_by_itself(
-    codex: Codex, tmp_path: Path
-) -> None:
-    left = await leave_in_mid_turn(codex, tmp_path / "go")
-    await codex.hand("beside it")
-    await codex.ended(2)
-    assert codex.channel.busy
-    (tmp_path / "go").touch()
-    await codex.ended(3)
-    done = TurnEnd.DONE
-    assert told_ends(codex.facts) == [(done, ()), (done, (left,)), (done, ())]
-    assert codex.asked(left) == 1
-
-
-async def test_a_later_channel_hears_the_conversation_that_was_left_too(
-    codex: Codex, tmp_path: Path
-) -> None:
-    left = await leave_in_mid_turn(codex, tmp_path / "go")
-    await codex.hand("beside it")
-    await codex.ended(2)
-    await codex.channel.close()
-    facts: list[Fact] = []
-    later = AppServerChannel(
-        str(codex.endpoint),
-        facts.extend,
-        native_id=codex.channel.native_id,
-        since=time.time() + 2,
-    )
-    try:
-        await later.start()
-        await until(lambda: later.status().subscribed, "it goes on")
-        await codex.door.hand_over(
-            codex.session_with(later), letter(again := new_message_id(), "again"), f"{again}-1"
-        )
-        done = TurnEnd.DONE
-        await until(lambda: told_ends(facts) == [(done, (left,))], "the end of the new turn")
-        (tmp_path / "go").touch()
-        await until(lambda: told_ends(facts)[1:] == [(done, ())], "and of the one that was left")
-    finally:
-        await later.close()
-
-
-def told_ends(facts: list[Fact]) -> list[tuple[str, tuple[str, ...]]]:
-    """Return how turns ended, each with what it spared."""
-    return [(fact.status, fact.spares) for fact in facts if fact.kind == "turn_end"]
-
-
 def story(facts: list[Fact], message_id: str) -> list[tuple[str, str]]:
     """Return where a message was seen among the ends of turns."""
     return [
@@ -521,20 +274,3 @@ async def test_compaction_is_told_and_never_begun_in_a_running_turn(codex: Codex
     assert await codex.channel.compact()
     await until(lambda: any(f.kind == "compacted" for f in codex.facts), "it is done")
     assert codex.ends()[0] == TurnEnd.DONE
-
-
-async def test_a_conversation_that_a_person_begins_anew_is_followed(codex: Codex) -> None:
-    await codex.hand("one")
-    await codex.ended(1)
-    before = codex.channel.native_id
-    codex.type("/new")
-    await until(lambda: codex.screen().count("/new") > 1, "the command is shown and offered")
-    codex.key("Enter")
-    await until(lambda: codex.channel.native_id != before, "the new one is followed")
-    sent = await codex.hand("two")
-    await codex.seen(sent)
-    await codex.ended(2)
-    told = [fact.native_id for fact in codex.facts if fact.kind == "session"]
-    assert told == [before, codex.channel.native_id]
-    # No earlier text is in the new conversation.
-    assert "one" not in " ".join(codex.asks[-1].user_texts[:-1])

@@ -153,7 +153,7 @@ def test_a_persons_draft_stays_untouched_and_the_message_arrives(crew: Crew) -> 
     crew.type(row, "half a thought")
     sent = crew.send("cody", "is read at once")
     crew.wait_ends(sent, "done")
-    assert "half a thought" in crew.screen(row).split("›")[-1]
+    wait_until(lambda: "half a thought" in crew.screen(row).split("›")[-1], reason="the draft")
     crew.key(row, "Enter")
     wait_until(lambda: any(newest(r) == "half a thought" for r in crew.model.requests))
 
@@ -430,7 +430,10 @@ def test_escape_of_a_person_ends_the_turn_and_what_waits_still_arrives(
     crew.wait_asked("WAITING")
     second = crew.send("cody", "the queued one")
     crew.wait(second, "landed")
-    crew.key(crew.session("cody"), "Escape")
+    row = crew.session("cody")
+    # In a terminal that does not know of the turn yet the key means nothing.
+    wait_until(lambda: "esc to interrupt" in crew.screen(row), reason="the turn to be shown")
+    crew.key(row, "Escape")
     crew.wait_ends(first, "interrupted")
     third = crew.send("cody", "a later one")
     for sent in (second, third):
@@ -442,8 +445,10 @@ def test_a_person_begins_anew_and_the_messages_follow_there(crew: Crew) -> None:
     crew.daemon.start()
     crew.wait_ends(crew.send("cody", "the first thing"), "done")
     row = crew.session("cody")
+    # The terminal hears of the end of a turn later than we do, and refuses `/new` till then.
+    wait_until(lambda: "Worked for" in crew.screen(row), reason="the end of the turn there")
     crew.type(row, "/new")
-    time.sleep(0.3)
+    wait_until(lambda: crew.screen(row).count("/new") > 1, reason="the command to be offered")
     crew.key(row, "Enter")
     wait_until(lambda: "the first thing" not in crew.screen(row), reason="a new conversation")
     crew.wait_ends(crew.send("cody", "the second thing"), "done")

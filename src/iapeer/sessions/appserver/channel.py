@@ -88,7 +88,8 @@ class AppServerChannel:
     def ready(self) -> bool:
         """Whether the server can take a message for the terminal's thread now."""
         paused = asyncio.get_running_loop().time() < self._refused_until
-        return self.connected and not paused and self.native_id in self._link.loaded
+        is_certain = self._link.surveyed and self.native_id in self._link.loaded
+        return self.connected and not paused and is_certain
 
     @property
     def busy(self) -> bool:

@@ -26,6 +26,8 @@ class Link(msgspec.Struct):
     """The thread whose past is being read."""
     loaded: set[str] = msgspec.field(default_factory=set)
     """Threads that this server has in its memory."""
+    surveyed: bool = False
+    """Whether it was looked for conversations that were begun before the connection."""
     active: dict[str, bool] = msgspec.field(default_factory=dict)
     """Whether a turn runs, by thread."""
     turns: dict[str, str] = msgspec.field(default_factory=dict)

@@ -24,6 +24,8 @@ class Terminal:
         self._wanted = wanted
         self._moved = moved
         self._strangers: list[str] = []
+        self._newest = ""
+        """The newest thread that was looked at or followed; ids sort by birth."""
         self.threads: list[str] = []
         """Newest last."""
 
@@ -39,6 +41,7 @@ class Terminal:
 
     def follow(self, thread: str) -> None:
         """Take this thread for the one it talks in now."""
+        self._newest = max(self._newest, thread)
         if thread != self.current:
             if thread in self.threads:
                 self.threads.remove(thread)
@@ -62,15 +65,24 @@ class Terminal:
             await self._meet(wire, link, self._strangers.pop(0))
 
     async def find(self, wire: Wire, link: Link) -> None:
-        """Take the newest conversation that a person can see."""
+        """Take the newest conversation that a person can see.
+
+        One that was begun while no connection told of it is newer than all that were looked at;
+        one that was left for an earlier one is not.
+        """
         loaded = set((await wire.call("thread/loaded/list", {}, LoadedPage)).data)
         link.loaded = loaded
+        known = self._newest
         if self.current not in loaded:
+            known = self.current
             if self._wanted in loaded:
                 await self._go_on(wire, link)
-            for thread in sorted(loaded)[-THREADS:]:
-                if thread > self.current:
-                    await self._meet(wire, link, thread)
+                known = self.current
+        for thread in sorted(loaded)[-THREADS:]:
+            if thread > known:
+                await self._meet(wire, link, thread)
+                self._newest = max(self._newest, thread)
+        link.surveyed = True
 
     async def _go_on(self, wire: Wire, link: Link) -> None:
         """Go on in the wanted thread, and know of those that were left in mid-turn.
