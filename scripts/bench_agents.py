@@ -38,8 +38,8 @@ from iapeer.storage.ledger.rows import SessionRow
 from iapeer.storage.paths import Paths
 from iapeer.testing.agents import AgentDaemon, SimulatedModel, load_pins, locate
 from iapeer.testing.agents.install import CACHE
-from iapeer.testing.leaks import processes_of, wait_for_none
 from iapeer.testing.daemon import wait_until
+from iapeer.testing.leaks import processes_of, wait_for_none
 
 COLD, WARM = 5, 15
 LIMITS_S = {"cold": 0.5, "warm": 0.1}
