@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import socket
@@ -35,11 +36,15 @@ class Canned:
     def answer(self, *pieces: bytes, hold: bool = False, every_s: float = 0.0) -> None:
         def serve() -> None:
             connection, _ = self._sock.accept()
-            with connection:
+            # A client that gives up leaves, also while something is being sent.
+            with connection, contextlib.suppress(BrokenPipeError, ConnectionResetError):
                 connection.settimeout(10)
                 head = b""
                 while b"\r\n\r\n" not in head:
-                    head += connection.recv(65536)
+                    got = connection.recv(65536)
+                    if not got:
+                        return
+                    head += got
                 self.got = head
                 for piece in pieces:
                     if every_s and self.release.wait(every_s):
